@@ -1,0 +1,58 @@
+# `make demo` and `make test` do all their set-up. Every target passes ARGS on: make demo ARGS="--speakers 5"
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+PACKAGES := contracts capture mixer gateway ops
+
+.PHONY: help install demo up test check lint bench soak lock clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+install: $(STAMP) ## Install everything into .venv (hash-checked)
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@echo "Installing into .venv (once; takes about a minute) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Retold needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## Record, mix and download a call on this machine, without a Discord account
+	@$(BIN)/retold demo $(ARGS)
+
+up: $(STAMP) ## Run everything on this machine (records with RETOLD_DISCORD_TOKEN)
+	@$(BIN)/retold up $(ARGS)
+
+# Most tests wait for something that takes its time (people talk), so several files run side by side; those that are
+# judged by the clock run alone. Exit code 5 means that ARGS left no test for one of the two.
+test: $(STAMP) ## Run the tests
+	$(BIN)/python -m pytest -m "not soak and not alone" --numprocesses 3 --dist loadfile $(ARGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m "not soak and alone" $(ARGS) || [ $$? -eq 5 ]
+
+lint: $(STAMP) ## Format, lint, types, layers, dependencies
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry . --no-ansi
+
+check: lint test ## Everything that CI runs
+
+bench: $(STAMP) ## Measure; ARGS=--json prints one row a line
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(STAMP) ## Runs of many minutes
+	$(BIN)/python -m pytest -m soak --timeout 0 $(ARGS)
+
+lock: ## Pin the requirements anew, with hashes (needs uv)
+	@for extra in capture mixer gateway ops; do \
+	  uv pip compile pyproject.toml --extra $$extra $(LOCK) -o requirements/$$extra.txt || exit 1; done
+	@uv pip compile pyproject.toml --extra ops --group dev $(LOCK) -o requirements/dev.txt
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+clean: ## Remove what was installed and made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis retold-demo build dist

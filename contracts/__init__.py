@@ -1,0 +1,1 @@
+"""What the services share: facts, packets, recipes, links, subjects, streams, the bundle. It imports no service."""

@@ -1,0 +1,1 @@
+"""Access to NATS JetStream: the only place that imports `nats`."""
