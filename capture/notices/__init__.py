@@ -1,0 +1,1 @@
+"""The spoken notices: one recording per language, beside this file."""
