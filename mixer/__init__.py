@@ -1,0 +1,1 @@
+"""The mixer: replays a session from the log, places every packet in time, and renders it."""
