@@ -1,0 +1,1 @@
+"""The gateway: serves pages and artifacts on signed, expiring links."""

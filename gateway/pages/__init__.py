@@ -1,0 +1,1 @@
+"""The pages that people open: rendered on the server, readable without JavaScript."""
