@@ -1,0 +1,1 @@
+"""How Retold is run and watched: the command line, the embedded server, lag, and the loopback Discord."""
