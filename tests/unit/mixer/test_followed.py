@@ -1,0 +1,147 @@
+"""A session that is followed: the files are those of a render afterwards, whoever was killed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from contracts.clock import TICKS_PER_SECOND
+from contracts.jetstream.replay import LogMessage
+from contracts.recipes import FOLLOWED, FOLLOWED_MIX, Recipe
+from mixer import grown
+from mixer.engine import engine_string
+from mixer.errors import RequestError
+from mixer.followed import FRAMES, PACKETS, STATE, Followed
+from mixer.formats import mp3
+from mixer.formats.ffmpeg import find_ffmpeg
+from mixer.logfile import write_log
+from mixer.render import Order, RenderedFile, render
+from tests.builders import Built, Network, build_session, replay_of
+from tests.judge import decode_file, verdicts
+
+SECONDS = 75.0
+SHORT_SEGMENT = 400  # frames: ten seconds
+NETWORK = Network(jitter_ms=5, loss=0.02, skew_ppm=60, duplicates=0.1)
+
+
+@pytest.fixture(autouse=True)
+def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the session came at its own speed: a state after each segment."""
+    monkeypatch.setattr(mp3, "SEGMENT_FRAMES", SHORT_SEGMENT)
+    monkeypatch.setattr(grown, "LONGEST_SEGMENTS", 1)
+
+
+@pytest.fixture(scope="module")
+def built() -> Built:
+    return build_session(SECONDS, 3, 0.4, 7, network=NETWORK, speech=True)
+
+
+def order_of(built: Built, recipe: Recipe) -> Order:
+    ffmpeg = find_ffmpeg()
+    return Order(
+        session=built.session,
+        recipe=recipe,
+        log_end=len(built.messages),
+        engine=engine_string(ffmpeg),
+        ffmpeg=ffmpeg,
+    )
+
+
+def contents(files: tuple[RenderedFile, ...]) -> dict[str, tuple[str, str, int]]:
+    return {file.user_id or Path(file.path).suffix: (file.name, file.sha256, file.duration_ticks) for file in files}
+
+
+def rendered(built: Built, folder: Path) -> dict[str, tuple[str, str, int]]:
+    """What renders of the ended session make."""
+    folder.mkdir()
+    asyncio.run(write_log(folder / "log", built.session, replay_of(built.messages)))
+    found = {}
+    for recipe in FOLLOWED:
+        found |= contents(render(folder / "log", order_of(built, recipe), folder).files)
+    return found
+
+
+def feed(followed: Followed, messages: list[LogMessage]) -> None:
+    for message in messages:
+        followed.apply(message.sequence, message.subject, message.data)
+
+
+def test_following_and_rendering_give_the_same_bytes(built: Built, tmp_path: Path):
+    followed = Followed(tmp_path / "live", order_of(built, FOLLOWED_MIX))
+    feed(followed, built.messages)
+    assert followed.ended
+    files = *followed.finish(), followed.report()
+    followed.close()
+    assert contents(files) == rendered(built, tmp_path / "later")
+    mix = decode_file(Path(files[0].path))
+    assert len(mix) == SECONDS * TICKS_PER_SECOND
+    assert verdicts(mix, [span for person in built.people for span in person.spoke]) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_follower_that_is_killed_goes_on_to_the_same_bytes(built: Built, tmp_path: Path, seed: int):
+    """At random messages, again and again; what it did since its last state is gone."""
+    chance = random.Random(seed)
+    at, states = 0, set()
+    while True:
+        followed = Followed(tmp_path / "live", order_of(built, FOLLOWED_MIX))
+        states.add(followed.sequence)
+        at = min(max(at, followed.sequence) + chance.randrange(20, 90), len(built.messages))
+        feed(followed, built.messages[followed.sequence : at])
+        if at == len(built.messages):
+            break
+        followed.close()
+    files = *followed.finish(), followed.report()
+    followed.close()
+    assert len(states) > 2
+    assert contents(files) == rendered(built, tmp_path / "later")
+
+
+def test_messages_that_are_given_again_change_nothing(built: Built, tmp_path: Path):
+    followed = Followed(tmp_path / "live", order_of(built, FOLLOWED_MIX))
+    for message in built.messages:
+        feed(followed, [message, message])
+    files = *followed.finish(), followed.report()
+    followed.close()
+    assert contents(files) == rendered(built, tmp_path / "later")
+
+
+@pytest.mark.parametrize("spoil", ["engine", "cut", "gone", "no frames", "no packets"])
+def test_without_a_state_that_fits_it_begins_anew(built: Built, tmp_path: Path, spoil: str):
+    """Another engine's state, half a state, and none: the frames on disk are nobody's then."""
+    order = order_of(built, FOLLOWED_MIX)
+    followed = Followed(tmp_path / "live", order)
+    feed(followed, built.messages[: len(built.messages) * 3 // 4])
+    followed.close()
+    state = tmp_path / "live" / STATE
+    assert state.exists()
+    if spoil == "engine":
+        order = msgspec.structs.replace(order, engine="other")
+    elif spoil == "cut":
+        state.write_bytes(state.read_bytes()[:1000])
+    elif spoil == "gone":
+        state.unlink()
+    elif spoil == "no frames":
+        (tmp_path / "live" / FRAMES).write_bytes(b"")
+    else:
+        shutil.rmtree(tmp_path / "live" / PACKETS)
+    again = Followed(tmp_path / "live", order)
+    assert again.sequence == 0
+    feed(again, built.messages)
+    files = *again.finish(), again.report()
+    again.close()
+    assert [file.sha256 for file in files] == [sha for _, sha, _ in rendered(built, tmp_path / "later").values()]
+
+
+def test_a_session_without_length_has_no_mix(tmp_path: Path):
+    empty = build_session(0.0, 0, plan=[[]])
+    followed = Followed(tmp_path / "live", order_of(empty, FOLLOWED_MIX))
+    feed(followed, empty.messages)
+    with pytest.raises(RequestError, match=r"0\.000 s long"):
+        followed.finish()
+    followed.close()
