@@ -118,7 +118,9 @@ class Call:
             await self.voice.vanish()
 
     def end(self, cause: str) -> None:
-        """Close the take; nothing that comes on the connection after this counts."""
+        """Close the take with all that arrived until now; nothing that comes on the connection after this counts."""
+        if self.voice is not None:
+            self.voice.catch_up()  # sockets are read some 50 times a second: the last frame may be unread
         self._over = True
         self._close_take(cause)
 

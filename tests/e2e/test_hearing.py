@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ops.loopback.transport import AES_GCM
 from tests.recorder import Log, owed, read_log, recorder
 
 GUILD, CHANNEL = 100_000_000_000_000_001, 110_000_000_000_000_001
+TALKED_PACKETS, TALKED_S = 300, 15.0
 STORM = NetworkConditions(jitter_ms=60, loss=0.05, reorder=0.03, duplicate=0.02, padding=0.15, padding_only=0.02)
 
 
@@ -110,3 +112,22 @@ async def test_a_server_that_offers_only_aes_gcm_is_recorded(tmp_path: Path):
     assert {fact.ssrc for fact in reports} == speakers
     assert {len(fact.raw) for fact in reports} == {28}
     assert all(fact.raw[4:8] == fact.ssrc.to_bytes(4) for fact in reports)
+
+
+async def test_stopped_in_mid_sentence_all_that_was_said_until_then_is_recorded(tmp_path: Path) -> None:
+    """What arrived a moment before the stop, and was not read yet, belongs to the recording."""
+    server = loopback(busy_call(20.0), tmp_path)
+    async with (
+        EmbeddedServer(tmp_path / "nats") as nats,
+        server,
+        recorder(server, nats_url=nats.url, data=tmp_path / "data") as capture,
+    ):
+        session = await capture.start()
+        talk = asyncio.create_task(server.talk())
+        async with asyncio.timeout(TALKED_S):
+            while len(list(server.journal.owed())) < TALKED_PACKETS:
+                await asyncio.sleep(0.01)
+        talk.cancel()
+        await capture.stop()
+        log = await read_log(capture.bus, session)
+    assert log.wire() == owed(server.journal)
