@@ -71,7 +71,8 @@ def open_services(settings: Settings, *, bus: Bus, now_s: Callable[[], float]) -
     keys = KeyRing(settings.data / "keys")
     stories, mixes = Stories(bus), Mixes(bus)
     transfers = Transfers(bus, keys.current)
-    transfers.on_erased += [stories.forget, mixes.forget]
+    transfers.on_closed.append(stories.forget)
+    transfers.on_erased.append(mixes.forget)
     transfers.on_changed.append(stories.forget)
     transfers.on_missed.append(stories.forget_all)
     cache = None
@@ -79,7 +80,7 @@ def open_services(settings: Settings, *, bus: Bus, now_s: Callable[[], float]) -
         cache = Cache(bus, Path(settings.cache), budget_bytes=round(settings.cache_gb * GB))
         transfers.on_revoked.append(cache.revoke)
         transfers.on_retired.append(cache.retire)
-        transfers.on_erased.append(cache.erase)
+        transfers.on_closed.append(cache.erase)
         transfers.on_missed.append(cache.empty)
         transfers.on_changed.append(cache.erase)  # a person may have been taken out of its files
     metrics = Metrics()

@@ -71,7 +71,8 @@ class Transfers:
         self._missed = asyncio.Event()
         self.on_revoked: list[Callable[[str], None]] = []  # what else has to let go of a link, by its id
         self.on_retired: list[Callable[[str], None]] = []  # ... of a key
-        self.on_erased: list[Callable[[str], None]] = []  # ... of a session
+        self.on_closed: list[Callable[[str], None]] = []  # ... of a session: it is deleted, and may be brought back
+        self.on_erased: list[Callable[[str], None]] = []  # ... of a session, for good
         self.on_changed: list[Callable[[str], None]] = []  # somebody joined, it ended, or somebody was taken out of it
         self.on_missed: list[Callable[[], None]] = []  # any of these may have happened unheard
         self._ended: OrderedDict[str, None] = OrderedDict()  # links and sessions, by id
@@ -147,13 +148,18 @@ class Transfers:
             let_go(jti)
 
     async def _erased(self, session: str) -> None:
-        self._remember(session)
-        self._cut(lambda transfer: transfer.session == session)
+        self._close(session)
         for let_go in self.on_erased:
             let_go(session)
 
     async def _deleted(self, entry: SessionEntry) -> None:
-        await self._erased(entry.session)
+        self._close(entry.session)
+
+    def _close(self, session: str) -> None:
+        self._remember(session)
+        self._cut(lambda transfer: transfer.session == session)
+        for let_go in self.on_closed:
+            let_go(session)
 
     async def _changed(self, entry: SessionEntry) -> None:
         self._ended.pop(entry.session, None)  # it was brought back
@@ -179,8 +185,11 @@ class Transfers:
                 if await is_revoked(self._bus, jti):
                     await self._revoked(jti)
             for session in {transfer.session for transfer in self._running}:
-                if await standing(self._bus, session) in {"deleted", "gone"}:
-                    await self._erased(session)
+                match await standing(self._bus, session):
+                    case "deleted":
+                        self._close(session)
+                    case "gone":
+                        await self._erased(session)
         except RetoldError as error:
             log.warning("transfers_unchecked", why=str(error))
             self._missed.set()

@@ -57,6 +57,20 @@ async def test_a_deletion_by_the_page_can_be_undone_by_its_link(
     assert (await client.post(f"{page}/undelete")).status_code == 410
 
 
+async def test_a_mix_under_way_outlives_a_deletion_and_its_undo(
+    gateway: RunningGateway, client: httpx.AsyncClient
+) -> None:
+    """Nobody makes it here, so it waits; the page still shows it when the recording is back."""
+    session = await gateway.session()
+    page = gateway.url + page_path(gateway.token(session=session, action="page", may=("remix", "delete")))
+    assert (await client.post(f"{page}/mixes", data={"as": "flac"})).status_code == 202
+    waiting = "being made"
+    assert waiting in (await client.get(f"{page}?open=1")).text
+    assert (await client.post(f"{page}/delete", data={"confirm": "erase"}, headers=FORM)).status_code == 200
+    assert (await client.post(f"{page}/undelete")).status_code == 303
+    assert waiting in (await client.get(f"{page}?open=1")).text
+
+
 async def test_without_grace_a_deletion_is_for_ever(tmp_path: Path, client: httpx.AsyncClient) -> None:
     """RETOLD_GRACE_HOURS=0: the page says so, and nobody opens the session or brings it back; the keeper erases it."""
     async with running_gateway(tmp_path, RETOLD_GRACE_HOURS="0") as strict:
