@@ -20,6 +20,8 @@ from contracts.jetstream.connection import connect
 from contracts.jetstream.replay import replay
 from tests.killable import READY_S, Room, check_nothing_lost, key, recorded, room
 
+pytestmark = pytest.mark.long
+
 KILLED_LOSES_S = 0.5  # issue: of speech, when capture is killed
 BACK_WITHIN_S = 5.0  # of the restart
 FRAME_S = 0.02

@@ -11,6 +11,8 @@ import pytest
 from contracts.events import GapRecorded, SessionEnded, TakeOpened
 from tests.never_deaf import Act, Scenario, Stage, play
 
+pytestmark = pytest.mark.long
+
 DEAF_S = 2.0
 IDENTIFIED_S = 3.5  # with the seconds before: longer ago than Discord's pause between two identifications
 

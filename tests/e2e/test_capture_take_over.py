@@ -28,6 +28,8 @@ from ops.loopback.room import RoomSpec
 from ops.loopback.server import LoopbackDiscord
 from tests.killable import key, recorded
 
+pytestmark = pytest.mark.long
+
 SHARDS = 3
 GUILDS = [(7_000_000 + number) << SNOWFLAKE_TIME_BITS for number in range(SHARDS)]
 CHANNELS = [guild + 1 for guild in GUILDS]

@@ -23,6 +23,8 @@ from ops.loopback.plan import make_plan
 from ops.loopback.server import LoopbackDiscord
 from tests.killable import CHANNEL, GUILD, READY_S, Room, check_nothing_lost, room
 
+pytestmark = pytest.mark.long
+
 SPOOL_BYTES = 20_000  # a second of three voices
 ENDS_S = 30.0
 MANAGER_WAITS_S = 9.9  # Docker and others kill after ten seconds

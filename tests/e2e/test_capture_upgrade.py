@@ -24,6 +24,8 @@ from contracts.jetstream.replay import replay
 from contracts.subjects import facts
 from tests.killable import READY_S, Room, key, recorded, room
 
+pytestmark = pytest.mark.long
+
 LEAVES_S = 5.0  # service managers wait for ten at least
 TALK_S = 60.0  # longer than a busy machine needs: the call ends when enough was said behind the gap
 BEFORE_S = 3.0

@@ -25,6 +25,8 @@ from contracts.packets import Outcome, decode_batch
 from contracts.subjects import PacketSubject, parse
 from tests.judge import EDGE_S, decode_file, verdicts
 
+pytestmark = pytest.mark.long
+
 SECONDS, SPEAKERS, SEED = 14, 4, 7
 START_S, HOLD_S = 90, 600
 MP3_PADDING_S = 0.05  # the encoder's delay and padding, where a player does not trim them

@@ -15,6 +15,8 @@ import pytest
 
 from tests.processes import RETOLD, environ, left_below, start, until
 
+pytestmark = pytest.mark.long
+
 START_S = 60  # for a stage to come, on a busy machine
 END_S = 12  # 10 s is the promise; the machine may be busy
 KILLED_S = 20  # services look for their parent once a second, then finish

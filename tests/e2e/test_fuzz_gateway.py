@@ -18,6 +18,8 @@ from ops.loopback.server import LoopbackDiscord
 from ops.loopback.voice_session import VoiceSession
 from tests.recorder import owed, read_log, recorder
 
+pytestmark = pytest.mark.long
+
 GUILD, CHANNEL = 100_000_000_000_000_001, 110_000_000_000_000_001
 PEOPLE = (Person(user_id=501, name="Ada", voice=0), Person(user_id=502, name="Bela", voice=1))
 SEEDS = (1,)  # one that ever failed belongs here

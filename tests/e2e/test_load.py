@@ -11,6 +11,8 @@ import pytest
 
 from ops.loopback.crowd import CrowdSpec
 
+pytestmark = pytest.mark.long
+
 RUN_S = 90
 
 

@@ -24,7 +24,7 @@ from contracts.subjects import FactSubject, facts, parse
 from tests.builders import Built, build_session
 from tests.studio import ARGUMENTS, CHROMIUM, NAMES, NOTES, Stage, is_rendered, needs_chromium, put_session, staged
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs_chromium]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs_chromium, pytest.mark.long]
 DESKTOP = {"width": 1100, "height": 900}
 PHONE = {"width": 390, "height": 844}
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}

@@ -20,6 +20,8 @@ import pytest
 from ops.embedded import free_port
 from tests.processes import RETOLD, environ, free_ports, left_below, start, until
 
+pytestmark = pytest.mark.long
+
 START_S = 40  # on a busy machine
 END_S = 15
 QUICK_S = 30  # a wrong setting is known before anything is waited for; the machine may be busy

@@ -34,6 +34,8 @@ from tests.integration.test_keeper import DEADLINE_S, keeping
 from tests.integration.test_mixer_worker import download, mixing, order
 from tests.s3 import running_s3
 
+pytestmark = pytest.mark.long
+
 BUNDLES = Path(__file__).parents[1] / "data" / "bundles"
 FIRST = BUNDLES / "first.retold"
 TRACKS = Recipe(output="tracks", format="opus")

@@ -31,6 +31,8 @@ from ops.loopback.server import LoopbackDiscord
 from tests.containers import PROGRAMS, Container, answers
 from tests.deployment import read_compose
 
+pytestmark = pytest.mark.long
+
 DEADLINE_S = 25.0
 GUILD, CHANNEL = 100_000_000_000_000_001, 110_000_000_000_000_001
 SERVICES = ("init", "nats", "capture", "mixer", "gateway", "keeper", "metrics")

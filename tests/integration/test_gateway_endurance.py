@@ -20,6 +20,8 @@ from contracts.artifacts import Artifact
 from contracts.recipes import Recipe
 from tests.gateway_server import RunningGateway, running_gateway, until
 
+pytestmark = pytest.mark.long
+
 SLOW_CLIENTS = 50
 SLOW_RATE = 256 * 1024  # bytes/s
 SLOW_BYTES = 4 * 1024 * 1024

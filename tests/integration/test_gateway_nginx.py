@@ -26,7 +26,7 @@ from gateway.edge import SECURITY_HEADERS
 from tests.gateway_server import RunningGateway, read_log, running_gateway, until, wait_for_event
 from tests.nginx import RunningNginx, needs_nginx, running_nginx
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs_nginx]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), needs_nginx, pytest.mark.long]
 SIZE = 24 * 1024 * 1024 + 777
 HALF_OPEN = 200
 CUT_S = 1.0

@@ -22,6 +22,8 @@ from contracts.recipes import DEFAULT_RECIPES
 from contracts.streams import SHARED, object_stream_name, session_stream_name
 from ops.embedded import EmbeddedServer, addresses, embedded_cluster
 
+pytestmark = pytest.mark.long
+
 MESSAGES = 4_000
 PATIENCE_S = 60.0
 OBJECT_BYTES = 6 * 1024 * 1024

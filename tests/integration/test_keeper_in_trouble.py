@@ -30,6 +30,8 @@ from tests.integration.test_jetstream_sessions import log_of
 from tests.integration.test_keeper import DEADLINE_S, keeping
 from tests.s3 import S3, running_s3
 
+pytestmark = pytest.mark.long
+
 STORE_BYTES = 4_000_000
 
 

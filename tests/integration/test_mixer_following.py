@@ -37,6 +37,8 @@ from mixer.grown import KBPS
 from ops.embedded import EmbeddedServer
 from tests.builders import Built, Network, build_session
 
+pytestmark = pytest.mark.long
+
 DEADLINE_S = 45.0
 READY_S = 3.0  # the promise: from the session's end to its files
 HOUR_S = 3600.0

@@ -26,6 +26,7 @@ from mixer import app
 from ops.embedded import EmbeddedServer
 from tests.builders import Built, build_session
 
+pytestmark = pytest.mark.long
 DEADLINE_S = 60.0
 ROOT = Path(__file__).parents[2]
 IMPATIENT = """

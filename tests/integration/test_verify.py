@@ -23,6 +23,8 @@ from ops.verify import Proof, prove
 from tests.builders import build_session
 from tests.integration.test_mixer_worker import download, mixing, order, publish
 
+pytestmark = pytest.mark.long
+
 RECIPES = (
     Recipe(),
     Recipe(output="tracks", format="opus"),

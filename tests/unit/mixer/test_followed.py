@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -26,19 +27,28 @@ from tests.judge import decode_file, verdicts
 
 SECONDS = 75.0
 SHORT_SEGMENT = 400  # frames: ten seconds
+Files = dict[str, tuple[str, str, int]]  # name, sha256 and ticks, by speaker or suffix
 NETWORK = Network(jitter_ms=5, loss=0.02, skew_ppm=60, duplicates=0.1)
 
 
-@pytest.fixture(autouse=True)
-def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _short_segments() -> Iterator[None]:
     """As if the session came at its own speed: a state after each segment."""
-    monkeypatch.setattr(mp3, "SEGMENT_FRAMES", SHORT_SEGMENT)
-    monkeypatch.setattr(grown, "LONGEST_SEGMENTS", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mp3, "SEGMENT_FRAMES", SHORT_SEGMENT)
+        patch.setattr(grown, "LONGEST_SEGMENTS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
 def built() -> Built:
     return build_session(SECONDS, 3, 0.4, 7, network=NETWORK, speech=True)
+
+
+@pytest.fixture(scope="module")
+def later(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """What renders of the ended session make."""
+    return rendered(built, tmp_path_factory.mktemp("renders") / "later")
 
 
 def order_of(built: Built, recipe: Recipe) -> Order:
@@ -52,12 +62,11 @@ def order_of(built: Built, recipe: Recipe) -> Order:
     )
 
 
-def contents(files: tuple[RenderedFile, ...]) -> dict[str, tuple[str, str, int]]:
+def contents(files: tuple[RenderedFile, ...]) -> Files:
     return {file.user_id or Path(file.path).suffix: (file.name, file.sha256, file.duration_ticks) for file in files}
 
 
-def rendered(built: Built, folder: Path) -> dict[str, tuple[str, str, int]]:
-    """What renders of the ended session make."""
+def rendered(built: Built, folder: Path) -> Files:
     folder.mkdir()
     asyncio.run(write_log(folder / "log", built.session, replay_of(built.messages)))
     found = {}
@@ -71,20 +80,20 @@ def feed(followed: Followed, messages: list[LogMessage]) -> None:
         followed.apply(message.sequence, message.subject, message.data)
 
 
-def test_following_and_rendering_give_the_same_bytes(built: Built, tmp_path: Path):
+def test_following_and_rendering_give_the_same_bytes(built: Built, tmp_path: Path, later: Files):
     followed = Followed(tmp_path / "live", order_of(built, FOLLOWED_MIX))
     feed(followed, built.messages)
     assert followed.ended
     files = *followed.finish(), followed.report()
     followed.close()
-    assert contents(files) == rendered(built, tmp_path / "later")
+    assert contents(files) == later
     mix = decode_file(Path(files[0].path))
     assert len(mix) == SECONDS * TICKS_PER_SECOND
     assert verdicts(mix, [span for person in built.people for span in person.spoke]) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_follower_that_is_killed_goes_on_to_the_same_bytes(built: Built, tmp_path: Path, seed: int):
+def test_a_follower_that_is_killed_goes_on_to_the_same_bytes(built: Built, tmp_path: Path, later: Files, seed: int):
     """At random messages, again and again; what it did since its last state is gone."""
     chance = random.Random(seed)
     at, states = 0, set()
@@ -99,20 +108,21 @@ def test_a_follower_that_is_killed_goes_on_to_the_same_bytes(built: Built, tmp_p
     files = *followed.finish(), followed.report()
     followed.close()
     assert len(states) > 2
-    assert contents(files) == rendered(built, tmp_path / "later")
+    assert contents(files) == later
 
 
-def test_messages_that_are_given_again_change_nothing(built: Built, tmp_path: Path):
+def test_messages_that_are_given_again_change_nothing(built: Built, tmp_path: Path, later: Files):
     followed = Followed(tmp_path / "live", order_of(built, FOLLOWED_MIX))
     for message in built.messages:
         feed(followed, [message, message])
     files = *followed.finish(), followed.report()
     followed.close()
-    assert contents(files) == rendered(built, tmp_path / "later")
+    assert contents(files) == later
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spoil", ["engine", "cut", "gone", "no frames", "no packets"])
-def test_without_a_state_that_fits_it_begins_anew(built: Built, tmp_path: Path, spoil: str):
+def test_without_a_state_that_fits_it_begins_anew(built: Built, tmp_path: Path, later: Files, spoil: str):
     """Another engine's state, half a state, and none: the frames on disk are nobody's then."""
     order = order_of(built, FOLLOWED_MIX)
     followed = Followed(tmp_path / "live", order)
@@ -135,7 +145,7 @@ def test_without_a_state_that_fits_it_begins_anew(built: Built, tmp_path: Path, 
     feed(again, built.messages)
     files = *again.finish(), again.report()
     again.close()
-    assert [file.sha256 for file in files] == [sha for _, sha, _ in rendered(built, tmp_path / "later").values()]
+    assert [file.sha256 for file in files] == [sha for _, sha, _ in later.values()]
 
 
 def test_a_session_without_length_has_no_mix(tmp_path: Path):

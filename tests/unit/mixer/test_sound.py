@@ -74,7 +74,14 @@ def session(kind: str) -> Voices:
             return {"music": music(60), "noise": noise(60), "voice": talk(60, 0.2, -10, 3)}
 
 
-KINDS = ("balanced", "one loud, one very quiet", "sparse", "many speakers", "short call", "music and noise")
+KINDS = (
+    "balanced",
+    "one loud, one very quiet",
+    pytest.param("sparse", marks=pytest.mark.long),
+    "many speakers",
+    "short call",
+    "music and noise",
+)
 
 
 def fold(sound: Sound, voices: Voices, cuts: list[int] | None = None) -> tuple[np.ndarray, SoundFold]:

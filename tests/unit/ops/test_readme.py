@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.cli.main import COMMANDS as MODULES
 from ops.cli.main import parser
 
 ROOT = Path(__file__).parents[3]
@@ -48,8 +49,14 @@ def test_the_table_of_commands_is_complete() -> None:
     assert told == set(_subcommands())
 
 
-def _subcommands() -> list[str]:
-    actions = [action for action in parser()._actions if action.choices]
+@pytest.mark.parametrize(("module", "commands"), MODULES.items())
+def test_a_command_loads_the_module_that_adds_it(module: str, commands: tuple[str, ...]) -> None:
+    """And no other command is added with it than those that the table of modules says."""
+    assert all(_subcommands(command) == list(commands) for command in commands), module
+
+
+def _subcommands(command: str = "") -> list[str]:
+    actions = [action for action in parser(command)._actions if action.choices]
     return list(actions[0].choices or ())
 
 
