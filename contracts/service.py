@@ -7,10 +7,11 @@ is away (sysexits.h).
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 from contracts.errors import RetoldError, SettingsError, UnavailableError
@@ -22,6 +23,7 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69  # sysexits.h EX_UNAVAILABLE
 REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {"capture": ("discord_token",), "metrics": ("metrics_port",)}
+UVLOOP: Final = frozenset({"capture"})  # its sockets are read on the loop, beside all that people ask for
 
 
 class Run(Protocol):
@@ -33,13 +35,20 @@ class Run(Protocol):
 
 def main(service: str, run: Run) -> int:
     """Run one service by the environment's settings until SIGINT or SIGTERM; the exit code."""
-    return exit_code(_serve(service, run))
+    return exit_code(_serve(service, run), service=service)
 
 
-def exit_code(command: Coroutine[Any, Any, int]) -> int:
-    """Run a command to its end: its exit code, or the one of its error, whose message goes to stderr."""
+def exit_code(command: Coroutine[Any, Any, int], *, service: str = "") -> int:
+    """Run a command to its end: its exit code, or the one of its error, whose message goes to stderr.
+
+    Parameters
+    ----------
+    service
+        The service that it runs, which may have an event loop of its own.
+    """
     try:
-        return asyncio.run(command)
+        with asyncio.Runner(loop_factory=_loop_of(service)) as runner:
+            return runner.run(command)
     except RetoldError as error:
         for line in error.problems if isinstance(error, SettingsError) else (str(error),):
             sys.stderr.write(f"retold: {line}\n")
@@ -97,6 +106,14 @@ def hands_over(stop: asyncio.Event) -> bool:
 async def _serve(service: str, run: Run) -> int:
     settings = load_settings(os.environ, required=REQUIRED.get(service, ()))
     return await serve(service, run, settings, stop=stop_on_signals())
+
+
+def _loop_of(service: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the service's event loop; None = as Python has it. Imported by name: only capture has uvloop."""
+    if service not in UVLOOP:
+        return None
+    make: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+    return make
 
 
 def _code(error: RetoldError) -> int:

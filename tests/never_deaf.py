@@ -211,7 +211,7 @@ async def _until(condition: Callable[[], bool], what: Callable[[], str]) -> None
     deadline = time.monotonic() + ENDED_S
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what()}, {_voice_tasks()}")
+            raise AssertionError(f"{what()}, {_voice_tasks()}, {_threads()}")
         await asyncio.sleep(0.05)
 
 
@@ -219,14 +219,19 @@ def _voice_tasks() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("voice")]
 
 
+def _threads() -> list[str]:
+    """Those that are not the event loop's own."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if not name.startswith(("asyncio_", "uvloop_"))]
+
+
 def _resources(server: LoopbackDiscord) -> tuple[int, int, int]:
     """Tasks of voice connections, threads, and open files but for connections to REST: none may be left behind."""
-    threads = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
     rest = f":{urlsplit(server.environ['RETOLD_DISCORD_API_URL']).port:04X}"
     lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
     kept_alive = {f"socket:[{line[9]}]" for line in lines if line[1].endswith(rest) or line[2].endswith(rest)}
     files = [_target(path) for path in Path("/proc/self/fd").iterdir()]
-    return len(_voice_tasks()), len(threads), len([each for each in files if each not in kept_alive])
+    return len(_voice_tasks()), len(_threads()), len([each for each in files if each not in kept_alive])
 
 
 def _target(path: Path) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
 P = ParamSpec("P")
@@ -32,6 +33,31 @@ def _heeding(method: Method[P, R]) -> Method[P, R]:
     return call
 
 
+class LenientTransport(TcpTransport):
+    """A TCP connection to which one may write when it is gone: the client learns of its end by reading.
+
+    So it is on asyncio's loop. uvloop raises RuntimeError, which nats-py expects nowhere.
+    """
+
+    def write(self, payload: bytes) -> None:
+        """Send, or drop what can reach nobody."""
+        if not self._gone:
+            super().write(payload)  # type: ignore[no-untyped-call]  # nats-py's
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Send, or drop what can reach nobody."""
+        if not self._gone:
+            super().writelines(payload)  # type: ignore[no-untyped-call]  # nats-py's
+
+    @property
+    def _gone(self) -> bool:
+        return self._io_writer is None or self._io_writer.is_closing()
+
+    def __bool__(self) -> bool:
+        """True also before it is connected: nats-py would take its own in place of it."""
+        return True
+
+
 class CancellableClient(Client):
     """A connection of nats-py.
 
@@ -44,6 +70,7 @@ class CancellableClient(Client):
     def __init__(self, *, nkey: str | None = None) -> None:
         super().__init__()
         self._public_nkey = nkey
+        self._transport = LenientTransport()  # type: ignore[no-untyped-call]  # nats-py's
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002  # as nats-py has it
         """Leave a server that wants no TLS if we do: nats-py would show it our credentials."""

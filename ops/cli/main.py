@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     parsed = parser(given[0] if given else "").parse_args(given)
     try:
-        return exit_code(parsed.run(parsed))
+        return exit_code(parsed.run(parsed), service=getattr(parsed, "service", ""))
     except BrokenPipeError:  # the reader of our output is gone
         drop_stdout()
         return EXIT_FAILED
