@@ -21,7 +21,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -94,8 +94,7 @@ class _Wire(asyncio.BufferedProtocol):
         self.waiting: dict[str, _Answers] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None

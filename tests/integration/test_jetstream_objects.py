@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +69,24 @@ async def read(bus: Bus, stored: StoredArtifact, start: int = 0, stop: int | Non
 
 async def bytes_in_the_bucket(bus: Bus, session: str) -> int:
     return int((await bus.api(f"STREAM.INFO.{object_stream_name(session)}"))["state"]["bytes"])
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_it_comes_out_on_either_event_loop(tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop]):
+    """Capture reads clips on uvloop, the others on Python's own."""
+    data = content(3 * CHUNK)
+
+    async def roundtrip() -> bytes:
+        async with EmbeddedServer(tmp_path / "nats") as server:
+            bus = await connect(server.url, name="test")
+            await ensure_shared(bus)
+            await create_session(bus, session := new_id())
+            found = await read(bus, await put(bus, tmp_path, session, data))
+            await bus.close()
+            return found
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(roundtrip()) == data
 
 
 @pytest.mark.parametrize("size", SIZES)
