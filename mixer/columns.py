@@ -121,7 +121,8 @@ class Columns:
 
     def append(self, batch: PacketBatch) -> None:
         """One more batch."""
-        self._batches.setdefault((batch.take, batch.ssrc), _Batches())
+        if (key := (batch.take, batch.ssrc)) not in self._batches:
+            self._batches[key] = _Batches()
         self._pending.append(batch)
         self._pending_packets += len(batch.packets)
         if self._pending_packets >= FLUSH_PACKETS:

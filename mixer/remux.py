@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer.columns import PacketStore
-from mixer.formats.ogg import OggOpusWriter, Packets, silence
+from mixer.formats.ogg import OggOpusWriter, silence
 from mixer.opus import concealed
 
 DRIFT_TICKS: Final = 480  # 10 ms: then something is put in, or a packet left out; a pause is always longer
@@ -84,13 +84,13 @@ class Remuxer:
 
     def _fill(self, ahead: int) -> int:
         """Put something in for `ahead` ticks; how many it came to."""
-        filling: Packets = []
+        before = self._writer.ticks
         if self._toc is not None and (self._lost or ahead <= UNEXPLAINED_TICKS):
-            filling = concealed(self._toc, min(ahead, CONCEAL_TICKS))
-        if ahead > CONCEAL_TICKS or not filling:
-            filling += silence(ahead - sum(ticks for ticks, _ in filling))
-        self._writer.append(filling)
-        return sum(ticks for ticks, _ in filling)
+            self._writer.append(concealed(self._toc, min(ahead, CONCEAL_TICKS)))
+        filled = self._writer.ticks - before
+        if ahead > CONCEAL_TICKS or not filled:
+            self._writer.append(silence(ahead - filled))
+        return self._writer.ticks - before
 
 
 class _Copier:

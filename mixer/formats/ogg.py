@@ -14,24 +14,42 @@ from __future__ import annotations
 import struct
 import zlib
 from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import chain, pairwise
 from typing import BinaryIO, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contracts.clock import TICKS_PER_SECOND
 from mixer.opus import DECODER_DELAY_TICKS, Integers
 
 Packets: TypeAlias = list[tuple[int, bytes]]  # duration in ticks, and the packet
+Bytes: TypeAlias = NDArray[np.uint8]
+Part: TypeAlias = bytes | memoryview
 
 GRID_TICKS: Final = 120  # 2.5 ms, the shortest Opus frame
 PAGE_TICKS: Final = TICKS_PER_SECOND
 CHANNELS: Final = 2  # stereo packets keep both; players take mono packets as both
 VENDOR: Final = b"Retold"
 MAX_SEGMENTS: Final = 255
-_HEADER: Final = struct.Struct("<4sBBqIIIB")
+_HEADER: Final = np.dtype(
+    [
+        ("magic", "S4"),
+        ("version", "u1"),
+        ("flags", "u1"),
+        ("granule", "<i8"),
+        ("serial", "<u4"),
+        ("number", "<u4"),
+        ("crc", "<u4"),
+        ("segments", "u1"),
+    ]
+)
+_CRC_BYTES: Final = _HEADER.fields["crc"][1] + np.arange(4)  # type: ignore[index]  # a dtype of fields has them
 _CONTINUED_NOTHING, _FIRST, _LAST = 0, 2, 4
 _CUT_PACKETS: Final = 8192  # so many wait before they are cut into pages
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_ONES: Final = 0xFFFF_FFFF
 
 # Before sound, a SILK frame of digital silence: a player's decoder then starts the CELT sound afresh. From CELT silence
 # it would fade in over 60 ms, as the sender's encoder never coded that silence (measured: see mixer/voice.py).
@@ -47,17 +65,20 @@ SILENCE: Final = (
 )
 
 
-def crc32_ogg(*parts: bytes | memoryview) -> int:
-    """CRC of a page's parts: polynomial 04C11DB7, not reflected, from zero (RFC 3533 §6), by zlib's reflected one."""
-    return _crc_of_reversed(*(bytes(part).translate(_REVERSED) for part in parts))
+def crc32_ogg(data: bytes) -> int:
+    """CRC of a page: polynomial 04C11DB7, not reflected, from zero (RFC 3533 §6)."""
+    return int.from_bytes(_crcs(data, [0, len(data)]).tobytes(), "little")
 
 
-def _crc_of_reversed(*parts: bytes | memoryview) -> int:
-    """The same of parts whose bytes have their bits reversed already."""
-    reflected = 0xFFFF_FFFF
-    for part in parts:
-        reflected = zlib.crc32(part, reflected)
-    return int.from_bytes((reflected ^ 0xFFFF_FFFF).to_bytes(4, "little").translate(_REVERSED), "big")
+def _crcs(data: bytes | bytearray, bounds: list[int]) -> Bytes:
+    """CRCs of what lies between the bounds, four bytes each, the lowest first: (parts, 4).
+
+    zlib's polynomial is the same, reflected: so its bytes are reflected before, and its sums behind.
+    """
+    turned = memoryview(data.translate(_REVERSED))
+    sums = np.array([zlib.crc32(turned[first:stop], _ONES) for first, stop in pairwise(bounds)], dtype="<u4") ^ _ONES
+    found: Bytes = np.frombuffer(sums.tobytes().translate(_REVERSED), dtype=np.uint8).reshape(-1, 4)[:, ::-1]
+    return found
 
 
 def silence(ticks: int) -> Packets:
@@ -125,42 +146,62 @@ class OggOpusWriter:
     def _cut(self) -> None:
         """Write all pages that are full, and keep what is left for the last."""
         body, size = b"".join(self._bodies), np.array(self._sizes, dtype=np.int64)
-        lacing = _lacing(size)
-        ends = [0, *np.cumsum(size).tolist()]
-        laced = [0, *np.cumsum(size // 255 + 1).tolist()]
-        granules = (np.cumsum([0, *self._ticks]) + self._cut_ticks).tolist()
-        views = [memoryview(part) for part in (lacing, body, lacing.translate(_REVERSED), body.translate(_REVERSED))]
-        pages: list[bytes | memoryview] = []
-        first = 0
-        while (stop := _page_end(granules, laced, first)) < len(self._sizes):
-            table, bytes_ = slice(laced[first], laced[stop]), slice(ends[first], ends[stop])
-            turned = views[2][table], views[3][bytes_]
-            pages += (self._header(_CONTINUED_NOTHING, granules[stop], turned), views[0][table], views[1][bytes_])
-            first = stop
-        self._file.write(b"".join(pages))
-        self._cut_ticks = granules[first]
-        self._bodies = [body[ends[first] :]]
-        self._sizes, self._ticks = self._sizes[first:], self._ticks[first:]
+        ends, laced = _from_zero(size), _from_zero(size // 255 + 1)
+        granules = _from_zero(np.array(self._ticks, dtype=np.int64)) + self._cut_ticks
+        cuts = _page_cuts(granules.tolist(), laced.tolist())
+        rest = cuts[-1]
+        tables, bodies = _parts(_lacing(size), laced[cuts].tolist()), _parts(body, ends[cuts].tolist())
+        self._write_pages(_CONTINUED_NOTHING, granules[cuts[1:]].tolist(), tables, bodies)
+        self._cut_ticks = int(granules[rest])
+        self._bodies = [body[ends[rest] :]]
+        self._sizes, self._ticks = self._sizes[rest:], self._ticks[rest:]
 
     def _one_page(self, flags: int, granule: int, sizes: list[int], body: bytes) -> None:
-        table = _lacing(np.array(sizes, dtype=np.int64))
-        turned = table.translate(_REVERSED), body.translate(_REVERSED)
-        self._file.write(b"".join((self._header(flags, granule, turned), table, body)))
+        self._write_pages(flags, [granule], [_lacing(np.array(sizes, dtype=np.int64))], [body])
 
-    def _header(self, flags: int, granule: int, turned: tuple[bytes | memoryview, bytes | memoryview]) -> bytes:
-        """The next page's header; its segment table and body are given with their bits reversed, for the checksum."""
-        fields = (b"OggS", 0, flags, granule, self._serial, self._number)
-        segments = len(turned[0])
-        crc = _crc_of_reversed(_HEADER.pack(*fields, 0, segments).translate(_REVERSED), *turned)
-        self._number += 1
-        return _HEADER.pack(*fields, crc, segments)
+    def _write_pages(self, flags: int, granules: list[int], tables: Sequence[Part], bodies: Sequence[Part]) -> None:
+        """Write the next pages: where each one's last packet ends, its segment table, its packets."""
+        heads = np.zeros(len(tables), dtype=_HEADER)
+        heads["magic"], heads["flags"], heads["serial"] = b"OggS", flags, self._serial
+        heads["granule"], heads["segments"] = granules, list(map(len, tables))
+        heads["number"] = np.arange(self._number, self._number + len(tables))
+        self._number += len(tables)
+        bounds = _from_zero(heads["segments"] + np.array([_HEADER.itemsize + len(body) for body in bodies], dtype=int))
+        headers = _parts(heads.tobytes(), range(0, heads.nbytes + 1, _HEADER.itemsize))
+        pages = bytearray(b"".join(chain.from_iterable(zip(headers, tables, bodies, strict=True))))
+        crcs = _crcs(pages, bounds.tolist())
+        np.frombuffer(pages, dtype=np.uint8)[bounds[:-1, np.newaxis] + _CRC_BYTES] = crcs
+        self._file.write(pages)
 
 
-def _page_end(granules: list[int], laced: list[int], first: int) -> int:
-    """Up to which packet a page reaches that begins with packet `first`."""
-    by_time = bisect_right(granules, granules[first] + PAGE_TICKS)
-    by_size = bisect_right(laced, laced[first] + MAX_SEGMENTS)
-    return min(by_time, by_size) - 1
+def _page_cuts(granules: list[int], laced: list[int]) -> list[int]:
+    """Where pages begin, and where what fills no page does: indices of packets.
+
+    Parameters
+    ----------
+    granules, laced
+        Ticks and segments before each packet, and before what follows the last.
+    """
+    cuts, last = [0], len(granules) - 1
+    while True:
+        first = cuts[-1]
+        by_time = bisect_right(granules, granules[first] + PAGE_TICKS, first)
+        by_size = bisect_right(laced, laced[first] + MAX_SEGMENTS, first)
+        if (stop := min(by_time, by_size) - 1) >= last:
+            return cuts
+        cuts.append(stop)
+
+
+def _from_zero(lengths: Integers) -> Integers:
+    """Where each of some neighbours begins, and where the last one ends."""
+    bounds = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    return bounds
+
+
+def _parts(data: bytes, bounds: Sequence[int]) -> list[memoryview]:
+    view = memoryview(data)
+    return [view[first:stop] for first, stop in pairwise(bounds)]
 
 
 def _lacing(size: Integers) -> bytes:
