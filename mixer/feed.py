@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer.columns import Rows
-from mixer.replay import Source
 from mixer.timeline import PlacedSource
 
 READ_PACKETS: Final = 512  # payloads read at a time: ten seconds of speech, 80 kB
@@ -73,28 +72,28 @@ class SourceFeed:
     """
 
     def __init__(self, placed: PlacedSource, *, start_tick: int = 0) -> None:
-        self._source: Source = placed.source
-        self._packets = place_rows(placed, placed.source.rows)
-        self._ticks = np.ascontiguousarray(placed.tick)  # a search in a column of records would copy all of it
+        self._placed = placed
+        rows = placed.source.rows
+        self._offset, self._size = rows["offset"][placed.record], rows["size"][placed.record]
         self._next = int(np.searchsorted(placed.tick + placed.ticks, start_tick, side="right"))
 
     def until(self, tick: int) -> Iterator[Placed]:
         """Those not given yet that start before `tick`."""
-        stop = int(np.searchsorted(self._ticks, tick))
+        stop = int(np.searchsorted(self._placed.tick, tick))
         while self._next < stop:
-            part = self._packets[self._next : min(stop, self._next + READ_PACKETS)]
-            self._next += len(part)
+            part = slice(self._next, min(stop, self._next + READ_PACKETS))
+            self._next = part.stop
             yield from self._read(part)
 
-    def _read(self, part: NDArray[np.void]) -> Iterator[Placed]:
-        size = part["size"].astype(np.int64)
-        blob = self._source.payloads(part["offset"], size)
+    def _read(self, part: slice) -> Iterator[Placed]:
+        placed, size = self._placed, self._size[part].astype(np.int64)
+        blob = placed.source.payloads(self._offset[part], size)
         end = np.cumsum(size)
         for start, ticks, silent, lost, first, last in zip(
-            part["tick"].tolist(),
-            part["ticks"].tolist(),
-            part["silent"].tolist(),
-            part["lost"].tolist(),
+            placed.tick[part].tolist(),
+            placed.ticks[part].tolist(),
+            placed.silent[part].tolist(),
+            placed.lost[part].tolist(),
             (end - size).tolist(),
             end.tolist(),
             strict=True,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -31,6 +31,7 @@ from mixer.settling import Notes, Settled
 from mixer.spurts import Life, lost_after, order
 
 BATCH_NS: Final = BATCH_MS * 1_000_000
+Counts: TypeAlias = NDArray[np.signedinteger[Any]]  # of 32 bits where there are many
 _COLUMNS: Final = ("record", "tick", "ticks", "silent", "lost")
 
 
@@ -56,11 +57,11 @@ class PlacedSource(msgspec.Struct, frozen=True):
     """
 
     source: Source
-    record: Integers
+    record: Counts
     tick: Integers
-    ticks: Integers
+    ticks: Counts
     silent: NDArray[np.bool_]
-    lost: Integers
+    lost: Counts
     notes: Notes | None
 
 
@@ -146,6 +147,14 @@ def _placed(source: Source, lives: list[Life], curves: list[Curve], notes: Notes
     silent = np.concatenate([part.outcome for part in audio]) == Outcome.SILENCE
     lost = np.concatenate([lost_after(life, part) for life, part in zip(lives, audio, strict=True)])
     return [
-        PlacedSource(source, record[part], tick[part], ticks[part], silent[part], lost[part], None if lane else notes)
+        PlacedSource(
+            source,
+            record=record[part].astype(np.int32),  # a long evening has millions of packets, and a mix holds them all
+            tick=tick[part],
+            ticks=ticks[part].astype(np.int32),
+            silent=silent[part],
+            lost=lost[part].astype(np.int32),
+            notes=None if lane else notes,
+        )
         for lane, part in spread(tick, ticks, [])
     ]
