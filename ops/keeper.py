@@ -59,6 +59,7 @@ from ops.retention import (
     next_moment_ns,
     read_policy,
 )
+from ops.scrub import Scrub
 from ops.vault.place import PlaceError
 from ops.vault.registry import fetching_folder, open_archive
 
@@ -126,12 +127,14 @@ class Keeper:
         self.archive_away = False
         self._steps = Counter[str]()
         self._archive_failures = 0
+        self._scrub = Scrub(bus)
 
     def readings(self) -> Iterator[Reading]:
         """What it did so far."""
         for step in STEPS:
             yield Reading(declared.KEEPER_STEPS, self._steps[step], (step,))
         yield Reading(declared.ARCHIVE_FAILURES, self._archive_failures)
+        yield Reading(declared.SESSIONS_DAMAGED, self._scrub.damaged)
 
     async def run(self) -> None:
         """Keep whenever nobody else does, until cancelled."""
@@ -224,6 +227,8 @@ class Keeper:
         if lease.held:
             await self._tidy({entry.session: entry for entry in entries}, erased)
         done = await self._do_all(steps, policy, lease)
+        if lease.held:
+            await self._scrub.step(entries, now_ns=self._now_ns())
         self.sweeps += 1
         return done
 

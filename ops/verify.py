@@ -9,15 +9,12 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from contracts.errors import RetoldError
-from contracts.events import SessionEnded, TrackCount, decode_fact
 from contracts.jetstream.connection import Bus
 from contracts.jetstream.objects import StoredArtifact, list_artifacts, read_artifact
-from contracts.jetstream.replay import replay
-from contracts.packets import decode_batch
 from contracts.recipes import Recipe, encode_recipe
-from contracts.subjects import FactSubject, PacketSubject, parse
 from mixer.making import Engine, make_files, order_of
 from mixer.scratch import scratch
+from ops.scrub import read_through
 
 Verdict: TypeAlias = Literal["same", "differs", "damaged", "other engine"]
 Progress: TypeAlias = Callable[[str, float], None]
@@ -68,7 +65,7 @@ async def prove(bus: Bus, session: str, engine: Engine, *, progress: Progress) -
     progress
         Called with what is being done, and the fraction of it.
     """
-    ended, missing = await _read_log(bus, session)
+    ended, missing = await read_through(bus, session)
     stored = await list_artifacts(bus, session)
     verdicts: dict[str, Verdict] = {}
     for number, one in enumerate(stored):
@@ -87,28 +84,7 @@ async def prove(bus: Bus, session: str, engine: Engine, *, progress: Progress) -
         files.append(
             FileVerdict(artifact.name, artifact.filename, "other engine" if other else verdict, artifact.engine)
         )
-    return Proof(session, ended, tuple(missing), tuple(files))
-
-
-async def _read_log(bus: Bus, session: str) -> tuple[bool, list[str]]:
-    """Whether the session has ended, and what of its packets is not there."""
-    batches: dict[tuple[int, int], set[int]] = {}
-    promised: tuple[TrackCount, ...] | None = None
-    async for message in replay(bus, session):
-        match parse(message.subject):
-            case PacketSubject(take=take, ssrc=ssrc):
-                batches.setdefault((take, ssrc), set()).add(decode_batch(message.data).number)
-            case FactSubject():
-                fact = decode_fact(message.data)
-                promised = fact.tracks if isinstance(fact, SessionEnded) else promised
-            case _:
-                pass
-    missing = []
-    for track in promised or ():
-        gone = set(range(track.batches)) - batches.get((track.take, track.ssrc), set())
-        if gone:
-            missing.append(f"take {track.take}, SSRC {track.ssrc}: {len(gone)} of {track.batches} batches")
-    return promised is not None, missing
+    return Proof(session, ended, missing, tuple(files))
 
 
 async def _check_bytes(bus: Bus, stored: StoredArtifact) -> Verdict:

@@ -110,6 +110,9 @@ FOLLOWED: Final = _gauge("retold_sessions_followed", "Running sessions that this
 KEEPER_STEPS: Final = _counter(
     "retold_keeper_steps_total", "What this keeper did: warn, spare, delete, erase, archive.", "step"
 )
+SESSIONS_DAMAGED: Final = _gauge(
+    "retold_sessions_damaged", "Sessions whose log lacks something that its end promised, as far as this keeper read."
+)
 ARCHIVE_FAILURES: Final = _counter(
     "retold_keeper_archive_failures_total", "Times that the archive could not be reached, or took no more."
 )
