@@ -60,6 +60,8 @@ class Choice(msgspec.Struct, frozen=True):
         Files that are no audio: archives, projects.
     peaks
         Waveforms by user id.
+    report
+        What was received of everybody, and how it was placed.
     others
         Older versions, and mixes by other recipes, newest first.
     """
@@ -68,6 +70,7 @@ class Choice(msgspec.Struct, frozen=True):
     tracks: dict[str, tuple[StoredArtifact, ...]]
     bundles: tuple[StoredArtifact, ...]
     peaks: dict[str, StoredArtifact]
+    report: StoredArtifact | None
     others: tuple[StoredArtifact, ...]
 
 
@@ -82,7 +85,7 @@ def choose(artifacts: Iterable[StoredArtifact]) -> Choice:
     chosen: list[StoredArtifact] = []
     others: list[StoredArtifact] = []
     for stored in every:
-        if is_peaks(stored):
+        if is_peaks(stored) or _is_report(stored):
             continue
         key = (stored.artifact.user_id, suffix(stored), stored.artifact.recipe.container)
         (others if key in seen or _is_partial(stored) else chosen).append(stored)
@@ -97,13 +100,18 @@ def choose(artifacts: Iterable[StoredArtifact]) -> Choice:
         tracks={user: tuple(files) for user, files in tracks.items()},
         bundles=tuple(s for s in rest if suffix(s) not in PLAYED_FIRST),
         peaks=peaks,
+        report=next(filter(_is_report, every), None),
         others=tuple(sorted(others, key=lambda stored: stored.artifact.rendered_unix_ns, reverse=True)),
     )
 
 
 def is_peaks(stored: StoredArtifact) -> bool:
     """Whether it is a waveform."""
-    return suffix(stored) in PEAKS
+    return suffix(stored) in PEAKS and not _is_report(stored)
+
+
+def _is_report(stored: StoredArtifact) -> bool:
+    return stored.artifact.recipe.output == "report"
 
 
 def lacks_peaks(artifacts: Iterable[StoredArtifact]) -> bool:

@@ -120,6 +120,7 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     mix: tuple[FileView, ...]
     lanes: tuple[TrackView, ...]
     bundles: tuple[FileView, ...]
+    report: FileView | None
     others: tuple[FileView, ...]
     making: tuple[MixView, ...]
     people: tuple[PersonView, ...]
@@ -167,6 +168,7 @@ def describe_session(
         mix=tuple(view_file(stored, people, looking.base) for stored in choice.mix),
         lanes=list_lanes(choice, people, looking.base),
         bundles=tuple(view_file(stored, people, looking.base) for stored in choice.bundles),
+        report=None if choice.report is None else view_file(choice.report, people, looking.base),
         others=tuple(view_file(stored, people, looking.base) for stored in choice.others),
         making=tuple(_making(mix, people) for mix in mixes if mix.state not in {"stored", "cancelled"}),
         people=_people(people, story),

@@ -88,6 +88,19 @@ def test_the_default_mix_plays_first_and_the_newest_of_its_kind() -> None:
     assert [file.note for file in shown.others] == ["without 1", ""]
 
 
+def test_the_report_is_a_download_and_neither_a_mix_nor_a_waveform() -> None:
+    """The newest one, beside what was received."""
+    report = Recipe(output="report", format="json")
+    old, new = stored(report, name="0-old.json", rendered=END), stored(report, name="1-new.json", rendered=END + 1)
+    seen = view(entry(), [old, MIX, new])
+    assert seen.report is not None
+    assert "1-new.json" in seen.report.url
+    assert not seen.others
+    assert not seen.bundles
+    assert seen.report.url.encode() in render_session(seen)
+    assert view(entry(), [MIX]).report is None
+
+
 def test_a_speaker_is_one_row_with_every_format() -> None:
     """Named as the directory names them, or as the artifact does; in order of names."""
     files = [
