@@ -280,7 +280,9 @@ class Call:
     def _speakers(self, take: Take) -> tuple[LiveSpeaker, ...]:
         states: dict[int | None, list[str]] = {user_id: [] for user_id in self._roster.present}
         for ssrc, state in self._meter.states.items():
-            states.setdefault(take.named.get(ssrc), []).append(state)
+            owner = take.named.get(ssrc)
+            if owner is None or owner in states:  # else they have left
+                states.setdefault(owner, []).append(state)
         heard = take.by_speaker()
         return tuple(
             LiveSpeaker(

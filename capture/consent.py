@@ -20,8 +20,8 @@ from capture.writer import SessionWriter
 from contracts.events import ConsentRuled, SpeakerAdmitted, SpeakerWithheld
 from contracts.guilds import ConsentMode, GuildSettings
 
-KEPT_RULES: Final = 16  # of the last moments: a decided packet is seconds old at the most
-HELD_PACKETS: Final = 1500  # of an SSRC that nobody named: half a minute of speech
+HELD_PACKETS: Final = 1500  # of an SSRC that nobody named: half a minute of speech, more of somebody who hardly talks
+KEPT_NS: Final = 600 * 1_000_000_000  # rules are remembered for so long; what arrived before is refused
 OPTED_OUT: Final = "opted_out"
 NOT_OPTED_IN: Final = "not_opted_in"
 
@@ -43,6 +43,9 @@ class Rule(NamedTuple):
         return user_id in self.opted_in if self.mode == "opt-in" else user_id not in self.opted_out
 
 
+FORGOTTEN: Final = Rule("opt-in", frozenset(), frozenset())  # of a moment that is too long ago: nobody is allowed
+
+
 class Consent:
     """A guild's rule and its people's choices, as they are now and were a moment ago.
 
@@ -59,7 +62,7 @@ class Consent:
     """
 
     def __init__(self, settings: GuildSettings) -> None:
-        self._rules: deque[tuple[int, Rule]] = deque(maxlen=KEPT_RULES)
+        self._rules: deque[tuple[int, Rule]] = deque()
         self._set(settings, since_ns=0)
 
     def update(self, settings: GuildSettings, *, now_ns: int | None = None) -> None:
@@ -69,6 +72,8 @@ class Consent:
     def _set(self, settings: GuildSettings, *, since_ns: int) -> None:
         rule = Rule(settings.consent, frozenset(map(int, settings.opted_out)), frozenset(map(int, settings.opted_in)))
         self._rules.append((since_ns, rule))
+        while self._rules[0][0] < since_ns - KEPT_NS and self._rules[1][0] < since_ns - KEPT_NS:
+            self._rules.popleft()
         self._now = rule
         self.mode, self.everybody, self.changed_ns = rule.mode, rule.everybody, since_ns
 
@@ -93,7 +98,7 @@ class Consent:
         return OPTED_OUT if user_id in self._now.opted_out else NOT_OPTED_IN
 
     def _rule_at(self, at_ns: int) -> Rule:
-        return next((rule for since_ns, rule in reversed(self._rules) if since_ns <= at_ns), self._rules[0][1])
+        return next((rule for since_ns, rule in reversed(self._rules) if since_ns <= at_ns), FORGOTTEN)
 
 
 class Gate:

@@ -12,7 +12,7 @@ from capture.commands.answer import Answer
 from capture.commands.buttons import page_view
 from capture.commands.desk import Denied, Desk, title
 from capture.commands.forms import was_typed
-from capture.words.catalogue import clock, moment, size
+from capture.words.catalogue import Words, clock, moment, size
 from contracts.commands import AddNote, ChooseConsent, ForgetPerson, StartRecording, Stopped, StopRecording
 from contracts.directory import SessionEntry
 from contracts.errors import UnavailableError
@@ -20,6 +20,9 @@ from contracts.guilds import Choice
 from contracts.jetstream.asking import add_note, choose_consent, forget_person, start_recording, stop_recording
 
 LISTED: Final = 10
+MOST_NOTE: Final = 1000  # characters; as capture takes them
+NAMES_SHOWN: Final = 3  # in a row of a list; a message has 2000 characters
+NAME_SHOWN: Final = 20
 NEEDED: Final = ("view_channel", "connect")
 LENGTH: Final = re.compile(r"(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s?)?")
 CLOCK: Final = re.compile(r"(?:(\d+):)?(\d+):(\d{2})")
@@ -88,6 +91,8 @@ async def note(desk: Desk, answer: Answer, text: str, ago: str = "", session: st
     live = await desk.running(answer.interaction.guild_id, session)
     if not who.may_mark(live.channel_id):
         raise Denied("rights.note")
+    if not 0 < len(text.strip()) <= MOST_NOTE:
+        raise Denied("note.bad_text", most=MOST_NOTE)
     request = AddNote(
         guild_id=live.guild_id,
         text=text.strip(),
@@ -147,11 +152,18 @@ async def list_sessions(desk: Desk, answer: Answer, page: int = 0) -> None:
 
 def _row(answer: Answer, entry: SessionEntry) -> str:
     words = answer.words
-    when, people = moment(entry.started_unix_ns / 1e9), words.list_of(entry.people.values())
+    when, people = moment(entry.started_unix_ns / 1e9), _some_people(words, entry)
     name = discord.utils.escape_markdown(title(entry, words))
     if entry.duration_ns is None:
         return words("list.live", name=name, when=when, people=people)
     return words("list.row", name=name, when=when, duration=clock(entry.duration_ns / 1e9), people=people)
+
+
+def _some_people(words: Words, entry: SessionEntry) -> str:
+    """Who was there, so that ten rows fit into a message."""
+    names = [discord.utils.escape_markdown(name[:NAME_SHOWN]) for name in entry.people.values()]
+    left = len(names) - NAMES_SHOWN
+    return words.list_of(names) if left <= 0 else words("list.more", people=", ".join(names[:NAMES_SHOWN]), count=left)
 
 
 async def page(desk: Desk, answer: Answer, session: str) -> None:

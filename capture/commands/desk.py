@@ -33,6 +33,7 @@ from contracts.settings import Settings
 log = structlog.get_logger()
 
 NAME_CHARACTERS: Final = 60
+SEVERAL: Final = 5  # names in a sentence
 DAY_S: Final = 86_400
 
 
@@ -106,20 +107,39 @@ class Desk:
     async def sessions(self, interaction: discord.Interaction) -> list[SessionEntry]:
         """The server's recordings that the person may open, newest first."""
         who, settings = await self.who(interaction)
+        return [each for each in await self._of_server(interaction) if who.may_open(each, settings)]
+
+    async def _of_server(self, interaction: discord.Interaction) -> list[SessionEntry]:
+        """All of the server's recordings, newest first."""
         entries = [each for each in await list_entries(self.bus) if each.guild_id == str(interaction.guild_id)]
         if any(each.ended_unix_ns is None for each in entries):
             live = await self.live(interaction.guild_id)
             entries = [_with_present(each, live) for each in entries]
-        return [each for each in reversed(entries) if who.may_open(each, settings)]
+        return entries[::-1]
 
     async def session(self, interaction: discord.Interaction, wanted: str) -> SessionEntry:
-        """The recording that is meant: by id, by a part of its name, or the newest; Denied if there is none."""
-        entries = await self.sessions(interaction)
-        found = [each for each in entries if not wanted or each.session == wanted or matches(each, wanted)]
+        """The recording that is meant, the newest if several are, or if nothing is said; Denied if there is none."""
+        found = meant(await self.sessions(interaction), wanted)
         if found:
             return found[0]
         exists = await self._entry(wanted)
         raise Denied("rights.open" if exists else "list.none" if not wanted else "refused.gone")
+
+    async def deletable(self, interaction: discord.Interaction, wanted: str) -> SessionEntry:
+        """The one recording that is meant, and that the person may delete or keep; Denied if there is none, or several.
+
+        Who may delete need not be let hear: who started it may, where only managers download.
+        """
+        who, settings = await self.who(interaction)
+        found = meant(await self._of_server(interaction), wanted)
+        seen = [each for each in found if who.may_open(each, settings) or who.may_delete(each)]
+        mine = [each for each in seen if who.may_delete(each)]
+        if not mine:
+            raise Denied("rights.delete" if seen else "rights.open" if found else "refused.gone")
+        if len(mine) > 1:
+            names = [discord.utils.escape_markdown(each.name or each.channel_name) for each in mine[:SEVERAL]]
+            raise Denied("delete.several", names=", ".join(names))
+        return mine[0]
 
     async def _entry(self, session: str) -> SessionEntry | None:
         try:
@@ -134,6 +154,13 @@ def _with_present(entry: SessionEntry, live: LiveSession | None) -> SessionEntry
         return entry
     present = {each.user_id: each.name for each in live.speakers if each.user_id}
     return msgspec.structs.replace(entry, people={**entry.people, **present})
+
+
+def meant(entries: list[SessionEntry], wanted: str) -> list[SessionEntry]:
+    """Those that `wanted` means: the one of that id, else those of that name, else those that `matches` finds."""
+    by_id = [each for each in entries if each.session == wanted]
+    by_name = [each for each in entries if wanted and each.name.casefold() == wanted.casefold()]
+    return by_id or by_name or [each for each in entries if not wanted or matches(each, wanted)]
 
 
 def matches(entry: SessionEntry, typed: str) -> bool:

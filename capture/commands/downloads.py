@@ -39,6 +39,7 @@ SETTLE_S: Final = 1.0  # what was just said is in the log by then: a batch waits
 CLIP_KBPS: Final = (128, 96, 64, 48, 32)  # the best that fits
 ROOM_FOR_REST: Final = 0.9  # of the limit: frames, tags
 HOUR_S: Final = 3600
+LONGEST_S: Final = 1000 * HOUR_S  # no session is so long
 LINKS: Final = 10  # in one answer
 CONTAINERS: Final = {"zip", "matroska", "audacity", "reaper"}
 DENOISE_DB: Final = -50.0  # what is quieter between words is room
@@ -97,7 +98,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
             stop_s = length_s(self.stop) if self.stop else math.inf
         except ValueError as error:
             raise Denied("download.range", duration=clock(length)) from error
-        if stop_s <= start_s or (length and start_s >= length):
+        if stop_s <= start_s or (length and start_s >= length) or start_s > LONGEST_S or LONGEST_S < stop_s < math.inf:
             raise Denied("download.range", duration=clock(length))
         return round(start_s * TICKS_PER_SECOND), None if stop_s == math.inf else round(stop_s * TICKS_PER_SECOND)
 
@@ -119,7 +120,7 @@ def _gain(entry: SessionEntry, text: str) -> tuple[str, float]:
         gain_db = float(value.replace("dB", ""))
     except ValueError as error:
         raise Denied("remix.bad_gain") from error
-    if not equals or not -60 <= gain_db <= 30:  # noqa: PLR2004  # a recipe's own limits
+    if not name.strip() or not equals or not -60 <= gain_db <= 30:  # noqa: PLR2004  # a recipe's own limits
         raise Denied("remix.bad_gain")
     return _person(entry, name.strip()), gain_db
 
@@ -141,6 +142,9 @@ async def remix(desk: Desk, answer: Answer, session: str, wish: Wish, preset: st
     recipe = wish.recipe(entry, desk.preset(preset))
     stored = await _made(desk, answer, entry, recipe)
     if stored is None:
+        return
+    if len(stored.artifacts) > 1:  # a preset of tracks
+        await answer.say(_links(desk, answer, entry, stored))
         return
     linker = desk.linker(str(answer.interaction.user.id))
     (mix,) = stored.artifacts
@@ -213,7 +217,8 @@ def _links(desk: Desk, answer: Answer, entry: SessionEntry, stored: RenderStored
 def _format(answer: Answer, recipe: Recipe) -> str:
     if recipe.container != "files":
         return answer.words(f"format.{recipe.container}")
-    return answer.words(f"format.{recipe.format}") if recipe.output == "mix" else recipe.format.upper()
+    key = f"format.{recipe.format}"
+    return answer.words(key) if recipe.output == "mix" and answer.words.has(key) else recipe.format.upper()
 
 
 def _name(answer: Answer, entry: SessionEntry) -> str:
@@ -223,7 +228,7 @@ def _name(answer: Answer, entry: SessionEntry) -> str:
 # --- clips
 
 
-async def clip(desk: Desk, answer: Answer, last: str, who: str = "", session: str = "") -> None:
+async def clip(desk: Desk, answer: Answer, last: str, who: discord.Member | None = None, session: str = "") -> None:
     """Post what was just said where it was asked for; if Discord does not take the file, its link for who asked."""
     words, interaction = answer.words, answer.interaction
     person, _ = await desk.who(interaction)
@@ -232,31 +237,37 @@ async def clip(desk: Desk, answer: Answer, last: str, who: str = "", session: st
         raise Denied("rights.clip")
     wanted_s = _clip_s(last)
     await asyncio.sleep(SETTLE_S)
+    settings = await desk.guilds.settings(interaction.guild_id or 0)
     people = _chosen(_recorded(live), who)
-    limit = interaction.filesize_limit
-    recipe = clip_recipe(live, wanted_s, limit_bytes=limit, people=tuple(people) if who else None)
     length_of_it_s = min(wanted_s, live.elapsed_s)
+    if not any(each.packets for each in live.speakers if each.user_id in people):
+        raise Denied("clip.nobody", length=clock(length_of_it_s))
+    limit = interaction.filesize_limit
+    recipe = clip_recipe(live, wanted_s, limit_bytes=limit, people=tuple(people))
     try:
         stored = await render(desk.bus, live.session, recipe, by=person.user_id, progress=lambda _: None)
     except RenderFailedError as error:
         log.info("clip_failed", session=live.session, reason=str(error))
-        raise Denied("clip.nobody", length=clock(length_of_it_s)) from error
+        raise Denied("download.failed", reason=str(error)) from error
     (file,) = stored.artifacts
-    settings = await desk.guilds.settings(interaction.guild_id or 0)
     room = desk.room_words(interaction.guild, settings)
-    public = room("clip.done", length=clock(length_of_it_s), people=room.list_of(people.values()))
+    names = [discord.utils.escape_markdown(name) for name in people.values()]
+    public = room("clip.done", length=clock(length_of_it_s), people=room.list_of(names))
     if file.bytes <= limit and await _post(desk.bus, interaction, public, file):
         await answer.say(public)
         return
     linker = desk.linker(person.user_id)
     url = f"<{linker.download(live.session, file.name, file.filename)}>"
     expires = moment(linker.expires_unix_s, "R")
-    names = words.list_of(people.values())
-    await answer.say(words("clip.link", length=clock(length_of_it_s), people=names, url=url, expires=expires))
+    text = words("clip.link", length=clock(length_of_it_s), people=words.list_of(names), url=url, expires=expires)
+    await answer.say(text)
 
 
-def clip_recipe(live: LiveSession, last_s: float, *, limit_bytes: int, people: tuple[str, ...] | None) -> Recipe:
-    """The last seconds of a running session, at the best bitrate that fits into `limit_bytes`."""
+def clip_recipe(live: LiveSession, last_s: float, *, limit_bytes: int, people: tuple[str, ...]) -> Recipe:
+    """The last seconds of a running session, at the best bitrate that fits into `limit_bytes`.
+
+    Only of these people: who does not want to be recorded any more is not posted, nor who has left and cannot say so.
+    """
     last_s = min(last_s, live.elapsed_s)
     fits = [kbps for kbps in CLIP_KBPS if kbps * 125 * last_s <= limit_bytes * ROOM_FOR_REST]
     return Recipe(
@@ -285,13 +296,13 @@ def _recorded(live: LiveSession) -> dict[str, str]:
     return {each.user_id: each.name for each in live.speakers if each.user_id and each.state not in withheld}
 
 
-def _chosen(speakers: dict[str, str], who: str) -> dict[str, str]:
-    if not who:
+def _chosen(speakers: dict[str, str], who: discord.Member | None) -> dict[str, str]:
+    if who is None:
         return speakers
-    chosen = {user: name for user, name in speakers.items() if who.casefold() in {name.casefold(), user}}
-    if not chosen:
-        raise Denied("remix.unknown", name=who, people=", ".join(speakers.values()) or "-")
-    return chosen
+    if (user_id := str(who.id)) not in speakers:
+        name = discord.utils.escape_markdown(who.display_name)
+        raise Denied("clip.not_recorded", name=name, people=", ".join(speakers.values()) or "-")
+    return {user_id: speakers[user_id]}
 
 
 async def _post(bus: Bus, interaction: discord.Interaction, text: str, file: Artifact) -> bool:
@@ -354,20 +365,14 @@ async def undo(desk: Desk, answer: Answer, session: str) -> None:
 
 async def keep(desk: Desk, answer: Answer, session: str) -> None:
     """Keep a recording that is about to go, for whoever may delete it."""
-    who, _ = await desk.who(answer.interaction)
-    entry = await desk.session(answer.interaction, session)
-    if not who.may_delete(entry):
-        raise Denied("rights.delete")
-    await pin(desk.bus, session)
-    desk.revised([session], int(entry.guild_id))
+    entry = await desk.deletable(answer.interaction, session)
+    await pin(desk.bus, entry.session)
+    desk.revised([entry.session], int(entry.guild_id))
     await answer.say(answer.words("going.kept", name=_name(answer, entry)))
 
 
 async def _deletable(desk: Desk, answer: Answer, session: str) -> SessionEntry:
-    who, _ = await desk.who(answer.interaction)
-    entry = await desk.session(answer.interaction, session)
-    if not who.may_delete(entry):
-        raise Denied("rights.delete")
+    entry = await desk.deletable(answer.interaction, session)
     if entry.ended_unix_ns is None:
         raise Denied("delete.running")
     return entry

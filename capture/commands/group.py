@@ -164,7 +164,7 @@ class Record(app_commands.Group):
         who: discord.Member | None = None,
     ) -> None:
         """Clip."""
-        await downloads.clip(self._desk, await _promised(interaction), last, str(who.id) if who else "")
+        await downloads.clip(self._desk, await _promised(interaction), last, who)
 
     @app_commands.command(
         name=_("settings"), description=_("What this server's managers set; without options: show it")

@@ -55,6 +55,10 @@ async def record(server: LoopbackDiscord, tmp_path: Path, *, suppress_op5: bool 
         if reports:
             server.send_sender_reports()
         await server.talk()
+        (live,) = (await capture.status()).sessions
+        left = {leave.user_id for leave in server.room.spec.plan.leaves}
+        there = {str(person.user_id) for person in server.room.spec.plan.people if person.user_id not in left}
+        assert {each.user_id for each in live.speakers} == there, "who left is not shown, nor is anybody unnamed"
         stopped = await capture.stop()
         log = await read_log(capture.bus, session)
         assert stopped.undecryptable == 0

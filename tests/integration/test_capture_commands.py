@@ -278,6 +278,25 @@ async def test_settings_are_set_and_shown(server: LoopbackDiscord):
     await (await ada.types("/record stop")).reads("Stopped")
 
 
+async def test_what_is_deleted_is_what_was_meant(server: LoopbackDiscord, capture: Recorder):
+    """By its id or its whole name; a part that several names have deletes none. Who started it may, also unheard."""
+    ada, chief = server.person(ADA.user_id), server.person(BELA.user_id)
+    for name in ("Evening", "Evening 2"):
+        await (await ada.types("/record start", name=name)).reads("Recording")
+        await (await ada.types("/record stop")).reads("Stopped")
+    await (await ada.types("/record delete", recording="even")).reads(
+        "Several recordings could be meant: Evening 2, Evening"
+    )
+    form = await ada.types("/record delete", recording="evening")
+    await (await ada.fills(form, text="delete")).reads("**Evening** is deleted")
+    assert [each.name for each in await list_entries(capture.bus) if each.name.startswith("Even")] == ["Evening 2"]
+    await (await chief.types("/record delete", recording="Evening 2")).reads("Only who started it")
+    await (await chief.types("/record delete", recording="Morning")).reads("does not exist any more")
+    await change_guild(capture.bus, str(GUILD), lambda old: msgspec.structs.replace(old, downloads="managers"))
+    form = await ada.types("/record delete", recording="Evening 2")
+    await (await ada.fills(form, text="delete")).reads("**Evening 2** is deleted")
+
+
 async def test_a_recording_is_deleted_by_its_word(server: LoopbackDiscord, capture: Recorder):
     """A wrong word deletes nothing; the right one closes it, the card says so, and a button takes that back."""
     ada = server.person(ADA.user_id)

@@ -16,7 +16,8 @@ from contracts.jetstream.directory import list_entries
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.guilds import change_guild
 from contracts.jetstream.objects import list_artifacts
-from contracts.presets import PRESETS
+from contracts.presets import PRESETS, save_preset
+from contracts.recipes import Recipe
 from contracts.settings import Settings
 from mixer import app as mixer
 from ops.embedded import EmbeddedServer
@@ -82,7 +83,7 @@ async def recorded(server: LoopbackDiscord, ada: Client, name: str) -> Message:
     return next(one for one in ada.sees() if f"■ {name}" in text_of(one))
 
 
-async def test_a_recording_is_downloaded_and_mixed_anew(server: LoopbackDiscord, capture: Recorder):
+async def test_a_recording_is_downloaded_and_mixed_anew(server: LoopbackDiscord, capture: Recorder, tmp_path: Path):
     """One file, a file for each, a part of it; other volumes by command and by form, and what is wrong with a wish."""
     ada, bela = server.person(ADA.user_id), server.person(BELA.user_id, locale="de")
     card = await recorded(server, ada, "Files")
@@ -103,6 +104,10 @@ async def test_a_recording_is_downloaded_and_mixed_anew(server: LoopbackDiscord,
     assert [choice["value"] for choice in offered] == ["raw"]
     await (await ada.types("/record remix", preset="raw")).reads("(all tracks in one ZIP)")
     await (await ada.types("/record remix", preset="loud")).reads("there are: tabletop, podcast, raw")
+    save_preset("apart", Recipe(output="tracks", format="opus"), tmp_path)
+    assert "[Bela](<" in await (await ada.types("/record remix", preset="apart")).reads("OPUS: 2 files")
+    await (await ada.types("/record remix", gain="=3")).reads("Write gains as")
+    await (await ada.types("/record download", to="9999999:00:00")).reads("no range")
     await (await ada.types("/record download", format="Audacity project")).reads("a project for Audacity")
     await (await ada.types("/record remix", gain="Ada=loud")).reads("Write gains as")
     await (await ada.types("/record remix", mute="Chiyo")).reads("Nobody by the name of Chiyo")
@@ -113,7 +118,7 @@ async def test_a_recording_is_downloaded_and_mixed_anew(server: LoopbackDiscord,
     (entry,) = [each for each in await list_entries(capture.bus) if each.name == "Files"]
     assert entry.mix == PRESETS["podcast"]
     recipes = [stored.artifact.recipe for stored in await list_artifacts(capture.bus, entry.session)]
-    assert {recipe.format for recipe in recipes} == {"mp3", "flac", "wav"}
+    assert {recipe.format for recipe in recipes} == {"mp3", "flac", "wav", "opus"}
 
 
 async def test_a_clip_fits_or_is_a_link(server: LoopbackDiscord, capture: Recorder):
@@ -121,6 +126,7 @@ async def test_a_clip_fits_or_is_a_link(server: LoopbackDiscord, capture: Record
     ada = server.person(ADA.user_id)
     await (await ada.types("/record start")).reads("Recording")
     await server.wait_for_bot()
+    await (await ada.types("/record clip")).reads("Nobody was heard")
     await server.talk()
     clip = await ada.types("/record clip", last="1m", who=BELA.user_id)
     await clip.reads("with Bela", timeout_s=60)
@@ -132,6 +138,14 @@ async def test_a_clip_fits_or_is_a_link(server: LoopbackDiscord, capture: Record
     text = await (await ada.fills(form, text="2m")).reads("/d/")
     assert "with Ada and Bela" in text
     assert len([each for each in ada.sees() if each["attachments"]]) == 1
+    bela = server.person(BELA.user_id)
+    await (await bela.types("/record optout")).reads("not recorded")
+    await (await ada.types("/record clip", last="1m", who=BELA.user_id)).reads("Bela is not being recorded now")
+    text = await (await ada.types("/record clip", last="1m")).reads("with Ada:", timeout_s=60)
+    assert "Bela" not in text
+    (live,) = (await capture.status()).sessions
+    newest = max(await list_artifacts(capture.bus, live.session), key=lambda one: one.artifact.rendered_unix_ns)
+    assert newest.artifact.recipe.people == (str(ADA.user_id),), "who refuses now is not posted, whatever was recorded"
     await (await ada.types("/record clip", last="a while")).reads("Write a length as")
     await (await ada.types("/record stop")).reads("saved")
     assert (await capture.status()).sessions == ()

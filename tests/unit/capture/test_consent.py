@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.batches import Batcher
 from capture.clock import SessionClock
-from capture.consent import HELD_PACKETS, Consent, ConsentLog, Gate
+from capture.consent import HELD_PACKETS, KEPT_NS, Consent, ConsentLog, Gate
 from capture.voice.dave import Heard, Sealed
 from contracts.events import ConsentRuled, SpeakerAdmitted, SpeakerWithheld
 from contracts.guilds import CONSENT_MODES, GuildSettings
@@ -89,6 +90,31 @@ def test_a_packet_is_written_only_if_its_speaker_allows_it_then(steps: list[Any]
     elif mode != "opt-in" and all(isinstance(step, str) and step != "opt-in" for step in steps):
         assert written == expected  # nobody ever refused
     assert len(written) + door.gate.withheld == steps.count("packet")
+
+
+@pytest.mark.parametrize("mode", ["opt-in", "notice"])
+def test_who_refused_when_it_came_is_refused_however_much_changed_since(mode: str):
+    """Forty people choose while her packet waits for a name; and what is older than what is remembered is refused."""
+    settings = GuildSettings(guild_id="1", consent=mode).with_choice(str(BELA), "out")
+    door = Door(settings)
+    door.hear(1)
+    settings = settings.with_choice(str(BELA), "in")
+    door.change(settings, 2)
+    for number in range(3, 43):
+        settings = settings.with_choice(str(1000 + number), "in")
+        door.change(settings, number)
+    assert not door.consent.allowed(BELA, 1 * 20_000_000)
+    assert not door.consent.allowed_all(1 * 20_000_000)
+    assert door.consent.allowed(BELA, 2 * 20_000_000)
+    later = 3 * KEPT_NS // 20_000_000
+    for number in (later, later + 1):
+        settings = settings.with_choice(str(number), "in")
+        door.change(settings, number)
+    assert not door.consent.allowed(BELA, 2 * 20_000_000)
+    assert door.consent.allowed(BELA, later * 20_000_000)
+    door.owner = BELA
+    door.gate.settle()
+    assert door.written() == []
 
 
 def test_what_nobody_is_named_for_waits_and_goes():
