@@ -141,7 +141,7 @@ class Panels:
         news = fingerprint(live, settings, unheard)
         if panel.message is None:
             panel.message = _message_at(guild, panel, live.panel_channel_id, live.panel_message_id)
-        await self._visible.running(guild, live, settings, words)
+        self._visible.running(guild, live, settings, words)
         if panel.message is None:
             await self._post(panel, guild, live, live_view(live, settings, words, unheard=unheard))
             panel.shown, panel.present = news, _present(live)
@@ -203,8 +203,8 @@ class Panels:
             self._panels.pop(panel.session, None)
             return
         settings = await self._desk.guilds.settings(panel.guild_id)
-        if panel.shown != "card":
-            await self._visible.over(guild, panel.session)
+        channel_id = int(entry.channel_id) if entry is not None and settings.status_line else 0
+        self._visible.over(guild, panel.session, channel_id=channel_id)
         if entry is not None and entry.ended_unix_ns is None:
             return  # being saved
         await self._show_card(panel, guild, settings, entry)

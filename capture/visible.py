@@ -5,8 +5,9 @@ Each is tried once per change; what Discord does not allow is logged and done wi
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import aiohttp
@@ -14,7 +15,7 @@ import discord
 import structlog
 
 from capture.commands.buttons import SessionButton
-from capture.words.catalogue import Words, words_in
+from capture.words.catalogue import LANGUAGES, Words, words_in
 from contracts.commands import LiveSession
 from contracts.guilds import GuildSettings
 
@@ -28,34 +29,53 @@ TROUBLE: Final = (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutEr
 
 
 class Visible:
-    """What is shown where, by session."""
+    """What is shown where, by session. Discord may take its time: what it is asked for is asked beside all else."""
 
     def __init__(self) -> None:
         self._channels: dict[str, int] = {}  # whose status line says so
-        self._nicknames: dict[str, str | None] = {}  # what it was before
+        self._nicknames: dict[str, tuple[int, str | None]] = {}  # the server, and what it was there before
+        self._over: set[str] = set()
         self._heard: dict[str, dict[str, float]] = {}  # since when somebody is unmuted and was not heard; 0: was
+        self._asking: dict[
+            tuple[int, str], asyncio.Task[None]
+        ] = {}  # the last of a server and kind: one after the other
 
-    async def running(self, guild: discord.Guild, live: LiveSession, settings: GuildSettings, words: Words) -> None:
+    def running(self, guild: discord.Guild, live: LiveSession, settings: GuildSettings, words: Words) -> None:
         """A session runs: its channel's status says so, also after a move."""
+        self._over.discard(live.session)
         channel_id = int(live.channel_id) if settings.status_line else 0
         before = self._channels.get(live.session, 0)
         if before != channel_id:
             self._channels[live.session] = channel_id
             text = words("visible.status", name=live.name).strip(" ·")[:STATUS_CHARACTERS]
-            await self._status(guild, before, None)
-            await self._status(guild, channel_id, text)
+            self._status(guild, before, None)
+            self._status(guild, channel_id, text)
         if settings.nickname and live.session not in self._nicknames:
-            me = guild.me
-            self._nicknames[live.session] = me.nick
-            nick = words("visible.nickname", name=me.display_name)[:NICK_CHARACTERS]
-            await _try("nickname", me.edit(nick=nick))
+            plain = _plain(guild.me)
+            self._nicknames[live.session] = guild.id, plain
+            nick = words("visible.nickname", name=plain or guild.me.global_name or guild.me.name)[:NICK_CHARACTERS]
+            self._ask(guild, "nickname", lambda: guild.me.edit(nick=nick))
 
-    async def over(self, guild: discord.Guild, session: str) -> None:
-        """A session is over: nothing says any more that it runs."""
+    def over(self, guild: discord.Guild, session: str, *, channel_id: int) -> None:
+        """A session is over: nothing says any more that it runs, also if an earlier process said so.
+
+        Parameters
+        ----------
+        channel_id
+            Where it was recorded at last; 0 = nobody knows.
+        """
         self._heard.pop(session, None)
-        await self._status(guild, self._channels.pop(session, 0), None)
-        if session in self._nicknames:
-            await _try("nickname", guild.me.edit(nick=self._nicknames.pop(session)))
+        if session in self._over:
+            return
+        self._over.add(session)
+        shown = self._channels.pop(session, channel_id)
+        if shown not in self._channels.values():
+            self._status(guild, shown, None)
+        ours, left = session in self._nicknames, _plain(guild.me)
+        _, plain = self._nicknames.pop(session, (guild.id, left))
+        still = any(other == guild.id for other, _ in self._nicknames.values())
+        if ours or (left != guild.me.nick and not still):
+            self._ask(guild, "nickname", lambda: guild.me.edit(nick=plain))
 
     async def greet(
         self, guild: discord.Guild, live: LiveSession, settings: GuildSettings, newcomers: list[str]
@@ -95,11 +115,35 @@ class Visible:
                 names.append(speaker.name)
         return tuple(names)
 
-    @staticmethod
-    async def _status(guild: discord.Guild, channel_id: int, text: str | None) -> None:
+    def _status(self, guild: discord.Guild, channel_id: int, text: str | None) -> None:
         channel = guild.get_channel(channel_id)
         if isinstance(channel, discord.VoiceChannel):
-            await _try("status_line", channel.edit(status=text))
+            self._ask(guild, "status_line", lambda: channel.edit(status=text))
+
+    def _ask(self, guild: discord.Guild, what: str, attempt: Callable[[], Awaitable[Any]]) -> None:
+        before = self._asking.get((guild.id, what))
+
+        async def ask() -> None:
+            if before is not None:
+                await asyncio.wait({before})
+            await _try(what, attempt())
+
+        self._asking[guild.id, what] = asyncio.create_task(ask())
+
+
+def _plain(me: discord.Member) -> str | None:
+    """Our nickname when nothing is recorded; None = we have none, but the account's name."""
+    plain = plain_nickname(me.nick)
+    return None if plain in {me.global_name, me.name} else plain
+
+
+def plain_nickname(nick: str | None) -> str | None:
+    """A nickname without the mark of a recording, in any language: an earlier process may have left it there."""
+    for language in LANGUAGES:
+        mark = words_in(language)("visible.nickname", name="")
+        while nick is not None and nick.startswith(mark.lstrip()):
+            nick = nick.removeprefix(mark.lstrip()) or None
+    return nick
 
 
 async def _try(what: str, attempt: Awaitable[Any]) -> None:

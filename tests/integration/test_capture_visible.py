@@ -10,9 +10,11 @@ import pytest
 
 from capture import panels, telling
 from capture.notice import notice, tone
+from capture.visible import plain_nickname
 from contracts.events import NoticeSpoken
 from contracts.guilds import GuildSettings
 from contracts.jetstream.connection import connect, ensure_shared
+from contracts.jetstream.directory import get_entry
 from contracts.jetstream.guilds import change_guild
 from ops.embedded import EmbeddedServer
 from ops.loopback.client import text_of
@@ -79,6 +81,35 @@ async def test_recording_is_heard_seen_and_told(
         log = await read_log(each.bus, session)
     (spoken,) = [fact for fact in log.facts if isinstance(fact, NoticeSpoken)]
     assert spoken.language == "de"
+
+
+async def test_what_a_process_that_ended_had_shown_is_taken_back_by_the_next(
+    server: LoopbackDiscord, nats_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It ended with the recording, and could not say so."""
+    monkeypatch.setattr(panels, "EDIT_EVERY_S", 0.3)
+    bus = await connect(nats_server.url, name="test")
+    await ensure_shared(bus)
+    await change_guild(bus, str(GUILD), lambda _: GuildSettings(guild_id=str(GUILD), nickname=True))
+    await bus.close()
+    async with recorder(server, nats_url=nats_server.url, data=tmp_path / "data") as each:
+        session = await each.start()
+        await eventually(lambda: server.rest.voice_statuses.get(str(CHANNEL)) == "● Recording")
+        await eventually(lambda: server.room.bot_nick == "[REC] Retold")
+        async with asyncio.timeout(DEADLINE_S):
+            while (entry := await get_entry(each.bus, session)) is None or entry.panel_message_id is None:
+                await asyncio.sleep(0.02)
+    async with recorder(server, nats_url=nats_server.url, data=tmp_path / "data"):
+        await eventually(lambda: server.rest.voice_statuses.get(str(CHANNEL)) is None)
+        await eventually(lambda: server.room.bot_nick is None)
+
+
+@pytest.mark.parametrize(
+    ("nick", "plain"), [(None, None), ("[REC] [REC] Bot", "Bot"), ("[REC] ", None), ("Rec", "Rec")]
+)
+def test_a_mark_that_was_left_is_no_name(nick: str | None, plain: str | None):
+    """Whoever left it, and however often."""
+    assert plain_nickname(nick) == plain
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
