@@ -58,6 +58,7 @@ class About(TypedDict):
     started_by: str | None
     started_unix_ns: int
     notes: int
+    people: dict[str, str]
     panel_channel_id: str | None
     panel_message_id: str | None
 
@@ -208,6 +209,7 @@ class SessionWriter:
             "started_by": entry.started_by if entry else None,
             "started_unix_ns": entry.started_unix_ns if entry else 0,
             "notes": len(entry.notes) if entry else 0,
+            "people": dict(entry.people) if entry else {},
             "panel_channel_id": (entry.panel_channel_id if entry else None) or panel_channel_id,
             "panel_message_id": entry.panel_message_id if entry else None,
         }

@@ -167,6 +167,8 @@ class LiveSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         Seconds since the last packet of audio; None before the first of this take.
     unheard_s
         Seconds since anything came while Discord says that somebody speaks; None while nobody does.
+    people
+        Names by user id, of everybody who was there so far.
     spool_failures, dropped_batches
         Messages that the disk did not take; messages that neither disk nor server took until memory was full.
     ack_p50_s, ack_p99_s
@@ -213,6 +215,7 @@ class LiveSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     unheard_s: float | None = None
     ack_p50_s: float = 0.0
     ack_p99_s: float = 0.0
+    people: dict[Snowflake, str] = {}
     resent: int = 0
     dave_ready: bool = True
     dave_epoch: int = 0

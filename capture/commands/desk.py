@@ -149,11 +149,11 @@ class Desk:
 
 
 def _with_present(entry: SessionEntry, live: LiveSession | None) -> SessionEntry:
-    """A running session's entry with who is there now: the directory learns of them at the end."""
+    """A running session's entry with who was there so far: the directory learns of them at the end."""
     if live is None or live.session != entry.session:
         return entry
     present = {each.user_id: each.name for each in live.speakers if each.user_id}
-    return msgspec.structs.replace(entry, people={**entry.people, **present})
+    return msgspec.structs.replace(entry, people={**entry.people, **live.people, **present})
 
 
 def meant(entries: list[SessionEntry], wanted: str) -> list[SessionEntry]:

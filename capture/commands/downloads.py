@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import re
 import time
 from typing import Any, Final
 
@@ -70,8 +71,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
             **({} if base is not None and not self.format else self._kind()),
             **({"gate_db": DENOISE_DB} if self.denoise else {}),
             **({"silence": "trim"} if self.trim else {}),
-            **({"mute": [_person(entry, name) for name in _split(self.mute)]} if self.mute else {}),
-            **({"gain_db": dict(_gain(entry, text) for text in _split(self.gain))} if self.gain else {}),
+            **({"mute": [_person(entry, name) for name in _split(entry, self.mute)]} if self.mute else {}),
+            **({"gain_db": dict(_gain(entry, text) for text in _split(entry, self.gain))} if self.gain else {}),
             "start_tick": start_tick,
             "stop_tick": stop_tick,
         }
@@ -103,8 +104,11 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         return round(start_s * TICKS_PER_SECOND), None if stop_s == math.inf else round(stop_s * TICKS_PER_SECOND)
 
 
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _split(entry: SessionEntry, text: str) -> list[str]:
+    """What stands between commas; a person's name that has some stays whole."""
+    with_commas = sorted((name for name in entry.people.values() if "," in name), key=len, reverse=True)
+    either = "|".join([*(re.escape(name) + "[^,]*" for name in with_commas), "[^,]+"])
+    return [part.strip() for part in re.findall(rf"\s*({either})", text, flags=re.IGNORECASE) if part.strip()]
 
 
 def _person(entry: SessionEntry, name: str) -> str:

@@ -278,6 +278,20 @@ async def test_settings_are_set_and_shown(server: LoopbackDiscord):
     await (await ada.types("/record stop")).reads("Stopped")
 
 
+async def test_who_was_there_may_open_it_while_it_runs(server: LoopbackDiscord, capture: Recorder):
+    """Also who came late, said nothing, and has left."""
+    ada, chiyo = server.person(ADA.user_id), server.person(CHIYO.user_id)
+    await (await ada.types("/record start", name="Open house")).reads("Recording")
+    await (await chiyo.types("/record download", recording="Open house")).reads("does not exist any more")
+    server.room.join(CHIYO)
+    async with asyncio.timeout(DEADLINE_S):
+        while str(CHIYO.user_id) not in (await capture.status()).sessions[0].people:
+            await asyncio.sleep(0.05)
+    server.room.leave(CHIYO.user_id)
+    await (await chiyo.types("/record download", recording="Open house")).reads("/s/")
+    await (await ada.types("/record stop")).reads("Stopped")
+
+
 async def test_what_is_deleted_is_what_was_meant(server: LoopbackDiscord, capture: Recorder):
     """By its id or its whole name; a part that several names have deletes none. Who started it may, also unheard."""
     ada, chief = server.person(ADA.user_id), server.person(BELA.user_id)
