@@ -22,7 +22,7 @@ from contracts.jetstream.asking import add_note, choose_consent, forget_person, 
 LISTED: Final = 10
 MOST_NOTE: Final = 1000  # characters; as capture takes them
 NAMES_SHOWN: Final = 3  # in a row of a list; a message has 2000 characters
-NAME_SHOWN: Final = 20
+NAME_SHOWN: Final = 16
 NEEDED: Final = ("view_channel", "connect")
 LENGTH: Final = re.compile(r"(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s?)?")
 CLOCK: Final = re.compile(r"(?:(\d+):)?(\d+):(\d{2})")

@@ -243,6 +243,7 @@ async def test_an_old_panel_stops_no_new_recording(server: LoopbackDiscord, capt
     await (await ada.presses(old, "Stop")).reads("That recording is over")
     assert len((await capture.status()).sessions) == 1
     await (await ada.types("/record note", text="x", ago="a while")).reads("Write how long ago")
+    await (await ada.types("/record note", text="   ")).reads("Write a note of 1 to 1000")
 
 
 async def test_rules_are_set_and_taken_away(server: LoopbackDiscord, capture: Recorder):

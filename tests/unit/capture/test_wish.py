@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from capture.commands.desk import Denied, meant
+from capture.commands.deeds import LISTED, NAMES_SHOWN, _some_people
+from capture.commands.desk import NAME_CHARACTERS, Denied, meant
 from capture.commands.downloads import Wish
+from capture.words.catalogue import LANGUAGES, words_in
 from contracts.directory import SessionEntry
 
 PEOPLE = {"501": "Ada", "502": "Dee, the Bard", "503": "Dee", "504": "Émile (he, him), bass"}
@@ -60,6 +63,20 @@ def test_what_cannot_be_made_is_refused_by_its_own_sentence(wish: Wish, key: str
     with pytest.raises(Denied) as denied:
         wish.recipe(entry())
     assert denied.value.key == key
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_page_of_a_list_fits_into_a_message(language: str):
+    """Ten long names, fifteen people in each: more than three are counted."""
+    words = words_in(language)
+    people = {str(number): f"Somebody with a long name {number:02}" for number in range(15)}
+    known = _some_people(words, SessionEntry(**{**msgspec.structs.asdict(entry()), "people": people}))
+    assert known.count("Somebody") == NAMES_SHOWN
+    assert "12" in known
+    row = words("list.row", name="n" * NAME_CHARACTERS, when="<t:1790000000:R>", duration="10:00:00", people=known)
+    whole = [words("list.title"), *[row] * LISTED, words("list.page", page=10, pages=10)]
+    assert len("\n".join(whole)) <= 2000
+    assert "\\*" in _some_people(words, SessionEntry(**{**msgspec.structs.asdict(entry()), "people": {"1": "*"}}))
 
 
 def test_an_id_means_one_and_a_name_means_those_that_have_it():
