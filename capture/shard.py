@@ -20,6 +20,7 @@ from contracts.errors import RetoldError, UnavailableError
 from contracts.jetstream.connection import Bus
 from contracts.jetstream.leases import Lease
 from contracts.settings import Settings
+from contracts.tasks import end_tasks
 
 log = structlog.get_logger()
 
@@ -98,10 +99,9 @@ class Shard:
                     await self._stop.wait()
                     await self._part()
                 finally:
-                    for task in others:
-                        task.cancel()
+                    await end_tasks(*others)
                     await self._close_bot()  # a cancellation alone may be lost on its way through discord.py
-                    discord_task.cancel()
+                    await end_tasks(discord_task)
         except* RetoldError as group:
             raise group.exceptions[0] from None
         finally:
