@@ -39,6 +39,7 @@ log = structlog.get_logger()
 EDIT_EVERY_S: Final = 5.0
 EDITS_PER_S: Final = 20.0  # over all rooms; Discord lets a bot make 50 requests a second
 RETRY_S: Final = 30.0  # after Discord did not take a panel
+SHOWN_STILL_NS: Final = 3600 * 1_000_000_000  # a status line that stands longer may be somebody's own
 LOOK_BACK_NS: Final = 24 * 3600 * 1_000_000_000  # cards of sessions that ended since then are still brought up to date
 GONE: Final = {10003, 10008}  # unknown channel, unknown message
 POSTABLE = discord.TextChannel | discord.VoiceChannel | discord.StageChannel
@@ -203,7 +204,8 @@ class Panels:
             self._panels.pop(panel.session, None)
             return
         settings = await self._desk.guilds.settings(panel.guild_id)
-        channel_id = int(entry.channel_id) if entry is not None and settings.status_line else 0
+        lately = entry is not None and time.time_ns() - (entry.ended_unix_ns or 0) < SHOWN_STILL_NS
+        channel_id = int(entry.channel_id) if entry is not None and lately and settings.status_line else 0
         self._visible.over(guild, panel.session, channel_id=channel_id)
         if entry is not None and entry.ended_unix_ns is None:
             return  # being saved

@@ -36,9 +36,7 @@ class Visible:
         self._nicknames: dict[str, tuple[int, str | None]] = {}  # the server, and what it was there before
         self._over: set[str] = set()
         self._heard: dict[str, dict[str, float]] = {}  # since when somebody is unmuted and was not heard; 0: was
-        self._asking: dict[
-            tuple[int, str], asyncio.Task[None]
-        ] = {}  # the last of a server and kind: one after the other
+        self._asking: dict[tuple[int, str], asyncio.Task[None]] = {}  # by server and kind: one after the other
 
     def running(self, guild: discord.Guild, live: LiveSession, settings: GuildSettings, words: Words) -> None:
         """A session runs: its channel's status says so, also after a move."""
