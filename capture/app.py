@@ -12,10 +12,11 @@ from contracts import subjects
 from contracts.errors import RetoldError
 from contracts.health import keep_beating
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.copies import try_copying
 from contracts.jetstream.server import Server
 from contracts.jetstream.signing import serve_signing
+from contracts.jetstream.streams import ensure_shared
 from contracts.keys import load_signing_key
 from contracts.metrics.endpoint import serve_metrics
 from contracts.service import hands_over

@@ -30,11 +30,12 @@ from contracts.events import (
     encode_fact,
 )
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, create_session
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import put_entry, was_erased
 from contracts.jetstream.publisher import Publisher
 from contracts.jetstream.pull import read_stream
 from contracts.jetstream.replay import replay
+from contracts.jetstream.streams import create_session
 from contracts.packets import Outcome, PacketBatch, decode_batch
 from contracts.streams import session_stream_name
 from contracts.subjects import FactSubject, facts, parse

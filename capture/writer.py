@@ -23,10 +23,11 @@ from contracts.directory import SessionEntry, fold_entry
 from contracts.errors import UnavailableError
 from contracts.events import Fact, SessionFact, encode_fact
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, create_session
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import put_entry
 from contracts.jetstream.leases import Lease, LeaseHeldError, take_lease
 from contracts.jetstream.publisher import Publisher
+from contracts.jetstream.streams import create_session
 from contracts.packets import PacketBatch, encode_batch
 from contracts.tasks import end_tasks
 

@@ -1,4 +1,4 @@
-"""Streams, buckets and consumers as data; `contracts.jetstream.connection` puts them on a server.
+"""Streams, buckets and consumers as data; `contracts.jetstream.streams` puts them on a server.
 
 One stream per session: replay touches only its own blocks, lag and size come for free, and deleting the stream really
 erases the voice. Purging by subject would leave it readable on disk.

@@ -9,9 +9,10 @@ import structlog
 
 from contracts.errors import SettingsError
 from contracts.health import keep_beating
-from contracts.jetstream.connection import connect, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.jobs import JobQueue
 from contracts.jetstream.server import Server
+from contracts.jetstream.streams import ensure_shared
 from contracts.metrics.endpoint import serve_metrics
 from contracts.settings import Settings
 from mixer.autorender import AutoRender

@@ -28,7 +28,7 @@ from contracts.directory import SessionEntry
 from contracts.errors import MalformedError, RetoldError, UnavailableError
 from contracts.events import SessionEnded, decode_fact
 from contracts.ids import new_id
-from contracts.jetstream.connection import MESSAGE_ID_HEADER, Bus, SessionNotFoundError, session_exists
+from contracts.jetstream.connection import MESSAGE_ID_HEADER, Bus, SessionNotFoundError
 from contracts.jetstream.directory import list_entries, watch_entries
 from contracts.jetstream.follow import FollowConsumer
 from contracts.jetstream.jobs import publish_render_fact
@@ -36,6 +36,7 @@ from contracts.jetstream.leases import Lease, LeaseHeldError, following, take_le
 from contracts.jetstream.objects import remove_artifact
 from contracts.jetstream.pull import LogMessage
 from contracts.jetstream.replay import log_birth, replay
+from contracts.jetstream.streams import session_exists
 from contracts.recipes import FOLLOWED_MIX, FOLLOWED_PEAKS, FOLLOWED_REPORT, Recipe
 from contracts.subjects import facts, live
 from mixer.errors import RenderProcessError, RequestError

@@ -12,8 +12,9 @@ import msgspec
 import structlog
 
 from contracts.errors import RetoldError
-from contracts.jetstream.connection import Bus, session_exists
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import look_up
+from contracts.jetstream.streams import session_exists
 from contracts.keeping import FETCH, Fetching, decode_fetch
 from contracts.tasks import end_tasks
 from ops.archive import fetch_session

@@ -22,7 +22,7 @@ from contracts.directory import Keeping, SessionEntry
 from contracts.errors import RetoldError
 from contracts.health import keep_beating
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import (
     bury_if,
     change_keeping,
@@ -36,6 +36,7 @@ from contracts.jetstream.keeping import withdraw
 from contracts.jetstream.leases import Lease, LeaseHeldError, holding
 from contracts.jetstream.server import Server
 from contracts.jetstream.sizes import session_bytes
+from contracts.jetstream.streams import ensure_shared
 from contracts.keeping import ARCHIVE_AWAY, KEEPER
 from contracts.metrics import declared
 from contracts.metrics.endpoint import serving

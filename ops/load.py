@@ -23,8 +23,9 @@ import msgspec
 from contracts.commands import StartRecording
 from contracts.errors import RetoldError, UnavailableError
 from contracts.jetstream.asking import ask_status, start_recording
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.leases import renewals
+from contracts.jetstream.streams import ensure_shared
 from ops.cost import Cost, Processes
 from ops.embedded import EmbeddedServer, addresses, embedded_cluster
 from ops.loopback.crowd import CrowdSpec

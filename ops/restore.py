@@ -16,11 +16,12 @@ import msgspec
 from contracts.artifacts import RenderJob, job_id
 from contracts.errors import MalformedError
 from contracts.jetstream.buckets import fill_bucket
-from contracts.jetstream.connection import Bus, ensure_shared, session_exists
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import change_keeping, find_entry, put_entry, remove_entry, was_erased
 from contracts.jetstream.erase import delete_streams
 from contracts.jetstream.forget import forget_in_session
 from contracts.jetstream.jobs import submit_job
+from contracts.jetstream.streams import ensure_shared, session_exists
 from contracts.settings import Settings
 from ops.backup import BUCKETS, Installation, KeyFile, Told, read_installation
 from ops.vault.place import Place

@@ -21,9 +21,10 @@ import msgspec
 from contracts.artifacts import Artifact
 from contracts.directory import SessionEntry
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import put_entry
 from contracts.jetstream.objects import put_artifact
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.keys import PrivateKey, load_signing_key
 from contracts.links import download_path, new_claims, page_path, sign_link
 from contracts.recipes import Recipe

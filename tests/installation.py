@@ -11,9 +11,10 @@ import msgspec
 
 from contracts.events import SessionEnded, SpeakerIdentified, SpeakerJoined, encode_fact
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import find_entry, put_entry, rebuild_entry
 from contracts.jetstream.publisher import Publisher
+from contracts.jetstream.streams import ensure_shared
 from contracts.packets import Packet, PacketBatch, encode_batch
 from contracts.settings import Settings
 from contracts.subjects import facts, packets

@@ -12,7 +12,8 @@ from typing import Any
 
 from contracts.commands import StartRecording
 from contracts.jetstream.asking import start_recording
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
+from contracts.jetstream.streams import ensure_shared
 from contracts.tasks import end_tasks
 from ops.cli.services import METRICS_PORTS, metrics_ports
 from ops.embedded import EmbeddedServer, free_port

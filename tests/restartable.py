@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
+from contracts.jetstream.streams import ensure_shared
 from ops.embedded import EmbeddedServer, free_port
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from contracts.directory import fold_entry
 from contracts.events import NoteAdded, decode_fact, encode_fact
-from contracts.jetstream.connection import create_session
 from contracts.jetstream.directory import put_entry
 from contracts.jetstream.objects import list_artifacts
+from contracts.jetstream.streams import create_session
 from contracts.links import Permission, new_claims, page_path, sign_link
 from contracts.settings import Settings
 from contracts.subjects import FactSubject, facts, parse

@@ -13,8 +13,9 @@ from typing import Final
 from contracts import streams
 from contracts.errors import UnavailableError
 from contracts.ids import check_id
-from contracts.jetstream.connection import STREAM_NOT_FOUND, Bus, JetStreamError, delete_stream
+from contracts.jetstream.connection import STREAM_NOT_FOUND, Bus, JetStreamError
 from contracts.jetstream.pull import read_stream
+from contracts.jetstream.streams import delete_stream
 from contracts.subjects import live
 
 NOT_THERE: Final = {10043, 10057}  # sequence not found; delete failed, since nothing is there

@@ -33,12 +33,13 @@ from contracts.events import (
 )
 from contracts.forgetting import Removal, Sources
 from contracts.ids import Snowflake, new_id
-from contracts.jetstream.connection import Bus, create_session, delete_stream
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import rebuild_entry, was_erased
 from contracts.jetstream.erase import erase_messages
 from contracts.jetstream.jobs import submit_job
 from contracts.jetstream.objects import list_artifacts
 from contracts.jetstream.replay import last_sequence, replay
+from contracts.jetstream.streams import create_session, delete_stream
 from contracts.jetstream.transfer import compare, publish_all
 from contracts.recipes import Recipe
 from contracts.streams import LIVE, RENDERS, object_stream_name, session_stream_name

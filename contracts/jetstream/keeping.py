@@ -16,9 +16,10 @@ import msgspec
 
 from contracts.directory import Keeping, SessionEntry
 from contracts.errors import UnavailableError
-from contracts.jetstream.connection import Bus, SessionNotFoundError, session_exists
+from contracts.jetstream.connection import Bus, SessionNotFoundError
 from contracts.jetstream.directory import change_keeping, find_entry, look_up, rebuild_entry
 from contracts.jetstream.erase import delete_session
+from contracts.jetstream.streams import session_exists
 from contracts.keeping import FETCH, Fetching, FetchSession, decode_fetching
 
 ASK_TIMEOUT_S: Final = 5.0

@@ -15,11 +15,12 @@ from contracts.bundle import BundleError, BundleHeader, BundleMessage, BundleRea
 from contracts.directory import SessionEntry
 from contracts.errors import MalformedError, RetoldError, UnavailableError
 from contracts.ids import check_id
-from contracts.jetstream.connection import Bus, create_session, session_exists
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import forget_erasure, rebuild_entry
 from contracts.jetstream.erase import delete_session, delete_streams
 from contracts.jetstream.publisher import Publisher
 from contracts.jetstream.replay import last_sequence, replay
+from contracts.jetstream.streams import create_session, session_exists
 
 WRITER: Final = "retold"
 DRAIN_TIMEOUT_S: Final = 60.0

@@ -10,7 +10,7 @@ from typing import Final
 
 from rich.progress import Progress
 
-from contracts.jetstream.connection import ensure_shared
+from contracts.jetstream.streams import ensure_shared
 from contracts.service import EXIT_DONE, EXIT_FAILED
 from ops.backup import Told, back_up, check_backup
 from ops.cli.output import emit, human_bytes, progress_bar, say

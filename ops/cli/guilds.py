@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 
 from contracts.errors import MalformedError
-from contracts.jetstream.connection import ensure_shared
 from contracts.jetstream.directory import list_entries
 from contracts.jetstream.guilds import change_guild, list_guilds
+from contracts.jetstream.streams import ensure_shared
 from contracts.keeping import read_age_s
 from contracts.service import EXIT_DONE
 from ops.cli.output import emit, say, table

@@ -10,14 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import UnavailableError
-from contracts.jetstream.connection import (
-    STREAM_NOT_FOUND,
-    Bus,
-    JetStreamError,
-    connect,
-    shared_configs,
-)
+from contracts.jetstream.connection import STREAM_NOT_FOUND, Bus, JetStreamError, connect
 from contracts.jetstream.server import Server
+from contracts.jetstream.streams import shared_configs
 from ops.cli.output import human_bytes
 from ops.doctor.finding import Finding, Patient, fine, note, skipped, wrong
 from ops.look import Look, Lookout

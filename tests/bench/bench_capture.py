@@ -31,8 +31,9 @@ from capture.voice.stamps import StampedReader
 from capture.voice.transport import HEADER, open_datagram, opener, parse_header
 from contracts.guilds import GuildSettings
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.publisher import Publisher
+from contracts.jetstream.streams import create_session
 from contracts.packets import BATCH_PACKETS, Outcome, PacketBatch, encode_batch
 from contracts.subjects import packets as packet_subject
 from ops.embedded import EmbeddedServer

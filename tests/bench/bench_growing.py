@@ -21,10 +21,11 @@ from contracts.errors import RetoldError
 from contracts.events import SessionStarted, encode_fact
 from contracts.ids import new_id
 from contracts.jetstream.asking import ask_status
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import put_entry
 from contracts.jetstream.publisher import Publisher
 from contracts.jetstream.replay import replay
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.packets import BATCH_PACKETS, Packet, PacketBatch, encode_batch
 from ops.cost import Process
 from ops.embedded import EmbeddedServer, addresses, embedded_cluster

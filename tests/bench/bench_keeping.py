@@ -19,10 +19,11 @@ import structlog
 
 from contracts.directory import SessionEntry
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, create_session
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import put_entry, read_directory
 from contracts.jetstream.leases import holding
 from contracts.jetstream.publisher import Publisher
+from contracts.jetstream.streams import create_session
 from contracts.packets import BATCH_PACKETS, Packet, PacketBatch, encode_batch
 from contracts.settings import Settings
 from contracts.subjects import packets

@@ -16,8 +16,9 @@ import msgspec
 from contracts.artifacts import RenderJob, RenderStored
 from contracts.clock import TICKS_PER_SECOND
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.jobs import submit_job, watch_render
+from contracts.jetstream.streams import ensure_shared
 from contracts.jetstream.transfer import import_session
 from contracts.recipes import FOLLOWED_MIX, Recipe
 from contracts.settings import Settings

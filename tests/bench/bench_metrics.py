@@ -15,7 +15,8 @@ from typing import Any, Final
 from capture.figures import status_readings
 from contracts.commands import LiveSession, LiveSpeaker, Status
 from contracts.ids import new_id
-from contracts.jetstream.connection import connect, create_session, ensure_shared
+from contracts.jetstream.connection import connect
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.metrics.figures import Figures
 from contracts.streams import FOLLOW_CONSUMER, session_stream_name
 from ops.embedded import EmbeddedServer

@@ -18,8 +18,9 @@ from contracts.commands import ChooseConsent, LiveSession, RefusedError, StartRe
 from contracts.errors import UnavailableError
 from contracts.events import GapRecorded, SessionEnded, SessionFact, TakeClosed, TakeOpened, count_outcomes, decode_fact
 from contracts.jetstream.asking import ask_status, choose_consent, start_recording, stop_recording
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.replay import replay
+from contracts.jetstream.streams import ensure_shared
 from contracts.shards import SNOWFLAKE_TIME_BITS, shard_of
 from contracts.subjects import facts
 from ops.embedded import EmbeddedServer

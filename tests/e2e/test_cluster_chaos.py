@@ -21,10 +21,11 @@ from contracts.commands import StartRecording, StopRecording
 from contracts.events import SessionEnded, TakeOpened, count_outcomes, decode_fact
 from contracts.ids import new_id
 from contracts.jetstream.asking import start_recording, stop_recording
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.jobs import submit_job, watch_renders
 from contracts.jetstream.objects import list_artifacts, put_artifact, read_artifact
 from contracts.jetstream.replay import replay
+from contracts.jetstream.streams import ensure_shared
 from contracts.keys import load_signing_key
 from contracts.linker import Linker
 from contracts.recipes import Recipe

@@ -16,9 +16,9 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from contracts.directory import fold_entry
 from contracts.events import NoteAdded, decode_fact, encode_fact
-from contracts.jetstream.connection import create_session
 from contracts.jetstream.directory import put_entry
 from contracts.jetstream.keeping import standing
+from contracts.jetstream.streams import create_session
 from contracts.links import list_path, new_claims, sign_link
 from contracts.subjects import FactSubject, facts, parse
 from tests.builders import Built, build_session

@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
+from contracts.jetstream.streams import create_session, ensure_shared
 from ops.embedded import EmbeddedServer
 
 

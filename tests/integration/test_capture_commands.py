@@ -14,11 +14,12 @@ from capture import panels
 from contracts.directory import SessionEntry
 from contracts.guilds import AutoRule, GuildSettings
 from contracts.ids import new_id
-from contracts.jetstream.connection import connect, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.directory import change_keeping, get_entry, list_entries, put_entry
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.guilds import change_guild, get_guild
 from contracts.jetstream.keeping import standing
+from contracts.jetstream.streams import ensure_shared
 from ops.embedded import EmbeddedServer
 from ops.loopback.client import Client, buttons_of, text_of
 from ops.loopback.errors import ClientError

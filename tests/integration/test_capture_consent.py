@@ -12,8 +12,9 @@ import pytest
 from contracts.commands import ChooseConsent, ConsentChosen, decode_reply
 from contracts.events import ConsentRuled, SpeakerAdmitted, SpeakerWithheld
 from contracts.guilds import Choice
-from contracts.jetstream.connection import connect, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.guilds import change_guild
+from contracts.jetstream.streams import ensure_shared
 from contracts.subjects import CHOOSE_CONSENT
 from ops.embedded import EmbeddedServer
 from ops.loopback.plan import CallPlan, Person, Utterance

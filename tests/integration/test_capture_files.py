@@ -11,11 +11,12 @@ import pytest
 from capture import panels
 from capture.commands import hearing
 from contracts.guilds import GuildSettings
-from contracts.jetstream.connection import connect, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.directory import list_entries
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.guilds import change_guild
 from contracts.jetstream.objects import list_artifacts
+from contracts.jetstream.streams import ensure_shared
 from contracts.presets import PRESETS, save_preset
 from contracts.recipes import Recipe
 from contracts.settings import Settings

@@ -10,10 +10,11 @@ import pytest
 
 from capture import panels
 from contracts.guilds import GuildSettings
-from contracts.jetstream.connection import connect, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.directory import get_entry, list_entries
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.guilds import change_guild
+from contracts.jetstream.streams import ensure_shared
 from ops.embedded import EmbeddedServer
 from ops.loopback.client import text_of
 from ops.loopback.guild import CHANNEL_OFFSET

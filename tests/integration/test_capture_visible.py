@@ -13,9 +13,10 @@ from capture.notice import notice, tone
 from capture.visible import plain_nickname
 from contracts.events import NoticeSpoken
 from contracts.guilds import GuildSettings
-from contracts.jetstream.connection import connect, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.directory import get_entry
 from contracts.jetstream.guilds import change_guild
+from contracts.jetstream.streams import ensure_shared
 from ops.embedded import EmbeddedServer
 from ops.loopback.client import text_of
 from ops.loopback.plan import CallPlan, Person

@@ -21,10 +21,11 @@ import pytest
 import pytest_asyncio
 
 from contracts.commands import Status, encode_reply
-from contracts.jetstream.connection import Bus, shared_configs
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import remove_entry
 from contracts.jetstream.jobs import JobQueue
 from contracts.jetstream.leases import Lease, take_lease
+from contracts.jetstream.streams import shared_configs
 from contracts.keeping import KEEPER
 from contracts.keys import make_keys
 from contracts.settings import Settings

@@ -16,12 +16,13 @@ import pytest_asyncio
 
 from contracts.artifacts import Artifact
 from contracts.events import NoteAdded, encode_fact
-from contracts.jetstream.connection import Bus, create_session, delete_stream
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import rebuild_entry
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.forget import forget_in_session
 from contracts.jetstream.keeping import withdraw
 from contracts.jetstream.revoked import revoke
+from contracts.jetstream.streams import create_session, delete_stream
 from contracts.links import page_path
 from contracts.recipes import Recipe
 from contracts.streams import session_stream_name

@@ -15,10 +15,10 @@ import pytest_asyncio
 from contracts.artifacts import RenderProgressed
 from contracts.directory import SessionEntry
 from contracts.events import NoteAdded, SpeakerJoined, encode_fact
-from contracts.jetstream.connection import create_session, delete_stream
 from contracts.jetstream.directory import get_entry, put_entry
 from contracts.jetstream.jobs import publish_render_fact
 from contracts.jetstream.revoked import revoke
+from contracts.jetstream.streams import create_session, delete_stream
 from contracts.links import page_path
 from contracts.streams import session_stream_name
 from contracts.subjects import facts, live

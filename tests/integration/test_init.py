@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.jetstream.connection import connect, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.server import Server
+from contracts.jetstream.streams import ensure_shared
 from contracts.permissions import USERS
 from contracts.settings import load_settings
 from ops.cli.main import main

@@ -12,12 +12,13 @@ import pytest
 from contracts import subjects
 from contracts.artifacts import Artifact
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.copies import copy_sessions
 from contracts.jetstream.leases import take_lease
 from contracts.jetstream.objects import find_artifact, put_artifact, read_artifact
 from contracts.jetstream.publisher import Publisher
 from contracts.jetstream.replay import last_sequence, replay
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.recipes import DEFAULT_RECIPES
 from contracts.streams import SHARED, object_stream_name, session_stream_name
 from ops.embedded import EmbeddedServer, addresses, embedded_cluster

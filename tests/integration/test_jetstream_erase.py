@@ -11,10 +11,11 @@ from contracts.artifacts import RenderProgressed, RenderStored
 from contracts.directory import SessionEntry
 from contracts.errors import MalformedError
 from contracts.ids import new_id
-from contracts.jetstream.connection import connect, create_session, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.directory import get_entry, list_entries, put_entry, was_erased
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.jobs import publish_render_fact
+from contracts.jetstream.streams import create_session, ensure_shared
 from ops.embedded import EmbeddedServer
 
 NAME, OTHER = "Zephyrine-of-the-Test", "Balthasar-of-the-Test"

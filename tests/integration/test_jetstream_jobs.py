@@ -9,9 +9,10 @@ import pytest
 from contracts.artifacts import RenderFailed, RenderJob, RenderProgressed, RenderStored
 from contracts.ids import new_id
 from contracts.jetstream import jobs as jobs_module
-from contracts.jetstream.connection import Bus, JetStreamError, ensure_shared
+from contracts.jetstream.connection import Bus, JetStreamError
 from contracts.jetstream.jobs import Delivery, JobQueue, publish_render_fact, submit_job, watch_render
 from contracts.jetstream.lag import ConsumerLag, stream_lags
+from contracts.jetstream.streams import ensure_shared
 from contracts.recipes import Recipe
 from contracts.streams import JOBS, MAX_DELIVER, RENDER_CONSUMER
 from contracts.subjects import JOBS_RENDER

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.directory import Archived, SessionEntry
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, SessionNotFoundError, create_session, session_exists
+from contracts.jetstream.connection import Bus, SessionNotFoundError
 from contracts.jetstream.directory import (
     bury_if,
     change_keeping,
@@ -24,6 +24,7 @@ from contracts.jetstream.directory import (
 )
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.keeping import pin, standing, undelete, unpin, withdraw
+from contracts.jetstream.streams import create_session, session_exists
 from tests.integration.test_jetstream_sessions import entry_of
 
 GRACE_S = 3600.0

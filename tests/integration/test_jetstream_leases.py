@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.leases import Lease, LeaseHeldError, take_lease
+from contracts.jetstream.streams import ensure_shared
 from ops.embedded import EmbeddedServer
 
 

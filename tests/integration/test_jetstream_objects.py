@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from contracts.artifacts import Artifact
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.objects import (
     DigestError,
@@ -27,6 +27,7 @@ from contracts.jetstream.objects import (
     put_artifact,
     read_artifact,
 )
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.recipes import Recipe
 from contracts.streams import OBJECT_CHUNK_BYTES, object_stream_name
 from ops.embedded import EmbeddedServer

@@ -10,9 +10,10 @@ import pytest
 
 from contracts.errors import UnavailableError
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, create_session
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.publisher import WINDOW, Publisher
 from contracts.jetstream.replay import replay
+from contracts.jetstream.streams import create_session
 from contracts.subjects import facts
 from tests.restartable import restartable
 

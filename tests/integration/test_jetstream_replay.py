@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, JetStreamError, SessionNotFoundError, create_session, stream_config
+from contracts.jetstream.configuration import stream_config
+from contracts.jetstream.connection import Bus, JetStreamError, SessionNotFoundError
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.publisher import Publisher
 from contracts.jetstream.pull import REQUEST_BYTES, REQUEST_MESSAGES, read_stream
 from contracts.jetstream.replay import last_sequence, replay
+from contracts.jetstream.streams import create_session
 from contracts.streams import session_stream, session_stream_name
 from contracts.subjects import facts, packets, session_all
 from tests.restartable import restartable

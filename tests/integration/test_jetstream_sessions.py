@@ -13,14 +13,7 @@ from contracts.directory import SessionEntry
 from contracts.errors import UnavailableError
 from contracts.events import NoteAdded, SessionEnded, SessionStarted, SpeakerJoined, encode_fact
 from contracts.ids import new_id
-from contracts.jetstream.connection import (
-    Bus,
-    SessionNotFoundError,
-    connect,
-    create_session,
-    ensure_shared,
-    session_exists,
-)
+from contracts.jetstream.connection import Bus, SessionNotFoundError, connect
 from contracts.jetstream.directory import (
     get_entry,
     list_entries,
@@ -34,6 +27,7 @@ from contracts.jetstream.lag import stream_lags
 from contracts.jetstream.objects import find_artifact, put_artifact
 from contracts.jetstream.publisher import Publisher
 from contracts.jetstream.replay import last_sequence, replay
+from contracts.jetstream.streams import create_session, ensure_shared, session_exists
 from contracts.jetstream.transfer import SessionExistsError, export_session, import_session
 from contracts.packets import Packet, PacketBatch, encode_batch
 from contracts.streams import object_stream_name, session_stream_name

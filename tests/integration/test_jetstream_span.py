@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from contracts.clock import NS_PER_SECOND
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.publisher import Publisher
 from contracts.jetstream.replay import last_sequence, replay_span
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.packets import decode_batch
 from contracts.subjects import FactSubject, parse
 from ops.embedded import EmbeddedServer

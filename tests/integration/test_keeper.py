@@ -13,7 +13,7 @@ import pytest
 
 from capture.forgetting import Forgetter
 from contracts.directory import Archived
-from contracts.jetstream.connection import connect, session_exists
+from contracts.jetstream.connection import connect
 from contracts.jetstream.directory import bury_if, change_keeping, find_entry, get_entry, was_erased
 from contracts.jetstream.forget import forget_in_session
 from contracts.jetstream.guilds import change_guild
@@ -21,6 +21,7 @@ from contracts.jetstream.keeping import ArchivedError, ask_to_fetch, bring_back,
 from contracts.jetstream.leases import holding
 from contracts.jetstream.objects import list_artifacts
 from contracts.jetstream.server import Server
+from contracts.jetstream.streams import session_exists
 from contracts.keeping import KEEPER
 from contracts.settings import Settings, load_settings
 from ops.archive import NotArchivableError, archive_session, open_archive_or_fail

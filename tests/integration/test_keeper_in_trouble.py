@@ -15,8 +15,9 @@ import pytest
 from contracts.errors import UnavailableError
 from contracts.ids import new_id
 from contracts.jetstream import transfer
-from contracts.jetstream.connection import Bus, create_session, session_exists
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.keeping import ArchivedError, bring_back, standing, withdraw
+from contracts.jetstream.streams import create_session, session_exists
 from contracts.packets import Packet, PacketBatch, encode_batch
 from contracts.subjects import packets
 from ops.archive import archive_session, open_archive_or_fail

@@ -10,11 +10,12 @@ import pytest
 from contracts.artifacts import RenderJob
 from contracts.directory import SessionEntry
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, create_session
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import put_entry
 from contracts.jetstream.jobs import JobQueue, submit_job
 from contracts.jetstream.lag import stream_lags
 from contracts.jetstream.leases import take_lease
+from contracts.jetstream.streams import create_session
 from contracts.metrics.figures import Figures
 from contracts.recipes import Recipe
 from contracts.streams import FOLLOW_CONSUMER, JOBS, session_stream_name

@@ -17,7 +17,7 @@ from contracts.clock import TICKS_PER_SECOND
 from contracts.directory import fold_entry
 from contracts.events import decode_fact
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import put_entry
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.forget import forget_in_session
@@ -27,6 +27,7 @@ from contracts.jetstream.leases import following, is_leased
 from contracts.jetstream.objects import list_artifacts
 from contracts.jetstream.publisher import Publisher
 from contracts.jetstream.pull import read_stream
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.recipes import FOLLOWED, FOLLOWED_MIX, encode_recipe
 from contracts.settings import Settings
 from contracts.streams import FOLLOW_CONSUMER, LIVE, session_stream_name

@@ -16,10 +16,11 @@ import pytest
 
 from contracts.artifacts import RenderCancelled, RenderFailed, RenderJob, RenderProgressed, RenderStored
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.jobs import publish_render_fact, submit_job, watch_render
 from contracts.jetstream.objects import list_artifacts
 from contracts.jetstream.rendering import render
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.recipes import Recipe
 from contracts.settings import Settings
 from mixer import app

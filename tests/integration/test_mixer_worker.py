@@ -16,10 +16,11 @@ from contracts.clock import TICKS_PER_SECOND
 from contracts.directory import fold_entry
 from contracts.events import SpeakerWithheld, decode_fact, encode_fact
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import put_entry
 from contracts.jetstream.jobs import failed_renders, submit_job, watch_render
 from contracts.jetstream.objects import find_artifact, list_artifacts, read_artifact, remove_artifact
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.presets import PRESETS
 from contracts.recipes import DEFAULT_RECIPES, Recipe, encode_recipe
 from contracts.settings import Settings

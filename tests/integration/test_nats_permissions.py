@@ -14,11 +14,12 @@ from nats.errors import NoRespondersError
 from contracts import streams, subjects
 from contracts.ids import new_id
 from contracts.jetstream.client import CancellableClient
-from contracts.jetstream.connection import Bus, JetStreamError, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, JetStreamError, connect
 from contracts.jetstream.follow import FollowConsumer
 from contracts.jetstream.pull import read_stream
 from contracts.jetstream.replay import replay
 from contracts.jetstream.server import Server
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.permissions import SHARED_STREAMS, SYSTEM_USER, USERS
 from contracts.settings import load_settings
 from ops.embedded import EmbeddedServer

@@ -14,9 +14,10 @@ import pytest
 from contracts.errors import UnavailableError
 from contracts.ids import new_id
 from contracts.jetstream import connection
-from contracts.jetstream.connection import connect, create_session, ensure_shared
+from contracts.jetstream.connection import connect
 from contracts.jetstream.objects import find_artifact, put_artifact, read_artifact
 from contracts.jetstream.server import Server
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.settings import load_settings
 from ops.embedded import find_nats_server, free_port
 from ops.setup.certificates import Authority

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from contracts.directory import SessionEntry
-from contracts.jetstream.connection import Bus, connect, create_session, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import read_directory
+from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.streams import session_stream_name
 from contracts.subjects import PacketSubject, parse
 from ops.embedded import EmbeddedServer

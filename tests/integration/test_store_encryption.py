@@ -8,8 +8,9 @@ import pytest
 
 from contracts.errors import UnavailableError
 from contracts.ids import new_id
-from contracts.jetstream.connection import Bus, connect, create_session
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.replay import replay
+from contracts.jetstream.streams import create_session
 from contracts.subjects import facts
 from ops.embedded import STORE_KEY, EmbeddedServer
 from ops.setup.secrets import keep_secret, store_key_line

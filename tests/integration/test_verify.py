@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from contracts.jetstream.connection import Bus, connect, ensure_shared
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.objects import find_artifact, list_artifacts, put_artifact, remove_artifact
+from contracts.jetstream.streams import ensure_shared
 from contracts.recipes import Recipe
 from contracts.settings import Settings
 from contracts.subjects import PacketSubject, parse
