@@ -20,6 +20,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m mixer.kernel 2>/dev/null || { echo "No C compiler here: getting one (100 MB) ..."; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+	    -r requirements/compiler.txt && $(BIN)/python -m mixer.kernel; }
 	@touch $@
 
 demo: $(STAMP) ## Record, mix and download a call on this machine, without a Discord account
@@ -60,6 +63,7 @@ lock: ## Pin the requirements anew, with hashes (needs uv)
 	@for extra in capture mixer gateway ops; do \
 	  uv pip compile pyproject.toml --extra $$extra $(LOCK) -o requirements/$$extra.txt || exit 1; done
 	@uv pip compile pyproject.toml --extra ops --group dev $(LOCK) -o requirements/dev.txt
+	@uv pip compile --group pyproject.toml:compiler $(LOCK) -o requirements/compiler.txt
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
 clean: ## Remove what was installed and made

@@ -8,7 +8,7 @@ from typing import Final
 from mixer import opus
 from mixer.formats.ffmpeg import Ffmpeg
 
-MIXER_VERSION: Final = 3  # raise it with any change that changes a file's bytes
+MIXER_VERSION: Final = 4  # raise it with any change that changes a file's bytes
 
 
 def engine_string(ffmpeg: Ffmpeg) -> str:

@@ -5,6 +5,7 @@ RequestError         the asker's: the same request fails again, so it is not tri
 EncoderError         FFmpeg's; carries the last lines it said
 FfmpegMissingError   the operator's
 OpusMissingError     the operator's
+KernelMissingError   the operator's
 RenderProcessError   ours: the rendering process died
 """
 
@@ -31,6 +32,10 @@ class FfmpegMissingError(MixerError):
 
 class OpusMissingError(MixerError):
     """No libopus: install `opuslib-next-bundled`, or the system's libopus."""
+
+
+class KernelMissingError(MixerError):
+    """The mixer's inner loops are not compiled, and cannot be here: run `python -m mixer.kernel` with a C compiler."""
 
 
 class RenderProcessError(MixerError):

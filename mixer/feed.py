@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer.columns import Rows
+from mixer.opus import Integers, Sizes
 from mixer.timeline import PlacedSource
 
 READ_PACKETS: Final = 512  # payloads read at a time: ten seconds of speech, 80 kB
@@ -19,31 +22,99 @@ PLACED: Final = np.dtype(
 )
 
 
-class Placed(msgspec.Struct, frozen=True, gc=False):
-    """One audio packet on the session clock.
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """Audio packets on the session clock that follow each other without a gap, all of them voice or all silence.
 
     Attributes
     ----------
-    tick, ticks
-        Start and duration, ticks of 1/48000 s.
+    tick
+        Where the first begins, ticks of 1/48000 s.
+    ticks, sizes
+        Duration of each, and its bytes; int32.
     silent
-        Whether it is one of Discord's silence frames.
+        Whether they are Discord's silence frames.
     lost
-        How many frames between it and the next cannot be decoded.
+        How many frames between the last of them and what comes next cannot be decoded.
+    packets
+        One behind the other.
     """
 
     tick: int
-    ticks: int
+    ticks: Sizes
     silent: bool
     lost: int
-    payload: bytes
+    sizes: Sizes
+    packets: bytes
+
+    def __len__(self) -> int:
+        """How many packets."""
+        return len(self.sizes)
+
+    def split(self, count: int) -> tuple[Row, Row]:
+        """The first `count` packets, and the rest."""
+        at, size = self.tick + int(self.ticks[:count].sum()), int(self.sizes[:count].sum())
+        return (
+            Row(self.tick, self.ticks[:count], self.silent, 0, self.sizes[:count], self.packets[:size]),
+            Row(at, self.ticks[count:], self.silent, self.lost, self.sizes[count:], self.packets[size:]),
+        )
+
+    def before(self, tick: int) -> int:
+        """How many begin before it."""
+        return int(np.searchsorted(self.tick + np.cumsum(self.ticks) - self.ticks, tick))
 
 
 class Feed(Protocol):
     """Where a decoder gets its packets from."""
 
-    def until(self, tick: int) -> Iterator[Placed]:
+    def until(self, tick: int) -> Iterator[Row]:
         """Those not given yet that start before `tick`."""
+
+
+def rows_of(
+    tick: Integers, ticks: Integers, silent: NDArray[np.bool_], lost: Integers, sizes: Sizes, packets: bytes
+) -> Iterator[Row]:
+    """Packets by time as rows."""
+    if not len(tick):
+        return
+    apart = (tick[1:] != tick[:-1] + ticks[:-1]) | (silent[1:] != silent[:-1]) | (lost[:-1] != 0)
+    bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(tick)]
+    ends = [0, *np.cumsum(sizes).tolist()]
+    durations: Sizes = ticks.astype(np.int32)
+    for first, stop in itertools.pairwise(bounds):
+        yield Row(
+            tick=int(tick[first]),
+            ticks=durations[first:stop],
+            silent=bool(silent[first]),
+            lost=int(lost[stop - 1]),
+            sizes=sizes[first:stop],
+            packets=packets[ends[first] : ends[stop]],
+        )
+
+
+class RowQueue:
+    """Rows that wait, by time.
+
+    Attributes
+    ----------
+    rows
+        Those not given yet.
+    """
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.rows = deque(rows)
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """More, behind the others."""
+        self.rows.extend(rows)
+
+    def until(self, tick: int) -> Iterator[Row]:
+        """The packets not given yet that start before `tick`."""
+        while self.rows and self.rows[0].tick < tick:
+            row = self.rows.popleft()
+            if (count := row.before(tick)) < len(row):
+                row, rest = row.split(count)
+                self.rows.appendleft(rest)
+            yield row
 
 
 def place_rows(placed: PlacedSource, rows: Rows) -> NDArray[np.void]:
@@ -77,7 +148,7 @@ class SourceFeed:
         self._offset, self._size = rows["offset"][placed.record], rows["size"][placed.record]
         self._next = int(np.searchsorted(placed.tick + placed.ticks, start_tick, side="right"))
 
-    def until(self, tick: int) -> Iterator[Placed]:
+    def until(self, tick: int) -> Iterator[Row]:
         """Those not given yet that start before `tick`."""
         stop = int(np.searchsorted(self._placed.tick, tick))
         while self._next < stop:
@@ -85,17 +156,7 @@ class SourceFeed:
             self._next = part.stop
             yield from self._read(part)
 
-    def _read(self, part: slice) -> Iterator[Placed]:
-        placed, size = self._placed, self._size[part].astype(np.int64)
-        blob = placed.source.payloads(self._offset[part], size)
-        end = np.cumsum(size)
-        for start, ticks, silent, lost, first, last in zip(
-            placed.tick[part].tolist(),
-            placed.ticks[part].tolist(),
-            placed.silent[part].tolist(),
-            placed.lost[part].tolist(),
-            (end - size).tolist(),
-            end.tolist(),
-            strict=True,
-        ):
-            yield Placed(start, ticks, silent, lost, blob[first:last])
+    def _read(self, part: slice) -> Iterator[Row]:
+        placed, sizes = self._placed, self._size[part]
+        packets = placed.source.payloads(self._offset[part], sizes.astype(np.int64))
+        return rows_of(placed.tick[part], placed.ticks[part], placed.silent[part], placed.lost[part], sizes, packets)

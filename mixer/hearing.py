@@ -10,17 +10,17 @@ another process. Memory holds some fifteen seconds of packets, however long the 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 import msgspec
+import numpy as np
 
 from contracts.clock import NS_PER_SECOND, TICKS_PER_SECOND
 from contracts.events import SessionEnded, SessionFact, SpeakerIdentified, TakeOpened, decode_fact, encode_fact
 from contracts.packets import Outcome, PacketBatch
 from mixer.columns import RollCall, SourceKey, batch_rows
-from mixer.feed import Placed
+from mixer.feed import Row, RowQueue, rows_of
 from mixer.following import FollowingPlacer
 from mixer.mix import mix_blocks
 from mixer.opus import Samples
@@ -60,7 +60,7 @@ class _SourceState(msgspec.Struct, array_like=True):
 
 class _LaneState(msgspec.Struct, frozen=True, array_like=True):
     key: LifeKey
-    queued: list[tuple[int, int, bool, int, bytes]]
+    queued: list[tuple[int, bytes, bool, int, bytes, bytes]]  # the fields of rows
     decoder: SourceState
 
 
@@ -81,14 +81,9 @@ class HearingState(msgspec.Struct, frozen=True, array_like=True):
 class _Lane:
     """A decoder and the packets that wait for it."""
 
-    def __init__(self) -> None:
-        self.queue: deque[Placed] = deque()
-        self.decoder = SourceDecoder(self)
-
-    def until(self, tick: int) -> Iterator[Placed]:
-        """Those not given yet that start before `tick`."""
-        while self.queue and self.queue[0].tick < tick:
-            yield self.queue.popleft()
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.queue = RowQueue(rows)
+        self.decoder = SourceDecoder(self.queue)
 
 
 class Hearing:
@@ -185,8 +180,7 @@ class Hearing:
         self._owners = {(take, ssrc): (user, by_key) for take, ssrc, user, by_key in state.owners}
         self._sources = {(source.take, source.ssrc): source for source in state.sources}
         for saved_lane in state.lanes:
-            lane = self._lanes[saved_lane.key] = _Lane()
-            lane.queue.extend(Placed(*packet) for packet in saved_lane.queued)
+            lane = self._lanes[saved_lane.key] = _Lane(_row(*fields) for fields in saved_lane.queued)
             lane.decoder.load(saved_lane.decoder)
         self._ends = {key: (end, number) for key, end, number in state.ends}
         self._next_tick = state.next_tick
@@ -256,9 +250,10 @@ class Hearing:
             if self._records is not None:
                 self._records.settle(part)
             lane = self._lane_of(part)
-            columns = (part.tick, part.ticks, part.silent, part.lost, part.record)
-            for tick, ticks, silent, lost, record in zip(*(column.tolist() for column in columns), strict=True):
-                lane.queue.append(Placed(tick, ticks, silent, lost, source.payloads.pop(record, b"")))
+            payloads = [source.payloads.pop(record, b"") for record in part.record.tolist()]
+            sizes = np.fromiter(map(len, payloads), dtype=np.int32, count=len(payloads))
+            packets = b"".join(payloads)
+            lane.queue.put(rows_of(part.tick, part.ticks, part.silent, part.lost, sizes, packets))
             if len(source.payloads) > KEPT_RECORDS:
                 oldest = int(part.record[-1]) - KEPT_RECORDS
                 source.payloads = {record: data for record, data in source.payloads.items() if record > oldest}
@@ -288,12 +283,17 @@ class Hearing:
         for key, lane in sorted(self._lanes.items()):
             if (block := lane.decoder.block(start, stop)) is not None:
                 heard.setdefault(key[0][0], []).append(block)
-            elif not lane.queue and self._is_over(*key, start):
+            elif not lane.queue.rows and self._is_over(*key, start):
                 del self._lanes[key]
         voices = {user: sum_ for user, blocks in heard.items() if (sum_ := mix_blocks(blocks)) is not None}
         return Block(start, stop, voices)
 
 
 def _lane_state(key: LifeKey, lane: _Lane) -> _LaneState:
-    queued = [(each.tick, each.ticks, each.silent, each.lost, each.payload) for each in lane.queue]
+    rows = lane.queue.rows
+    queued = [(row.tick, row.ticks.tobytes(), row.silent, row.lost, row.sizes.tobytes(), row.packets) for row in rows]
     return _LaneState(key, queued, lane.decoder.save())
+
+
+def _row(tick: int, ticks: bytes, silent: bool, lost: int, sizes: bytes, packets: bytes) -> Row:  # noqa: FBT001  # as saved
+    return Row(tick, np.frombuffer(ticks, np.int32), silent, lost, np.frombuffer(sizes, np.int32), packets)

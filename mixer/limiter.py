@@ -14,10 +14,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from contracts.clock import TICKS_PER_SECOND
+from mixer.kernel import kernel
 from mixer.opus import Samples
 
 Decibels: TypeAlias = NDArray[np.float64]
@@ -28,7 +28,6 @@ FRAME_STEPS: Final = FRAME_TICKS // STEP_TICKS
 SMOOTH_STEPS: Final = 6  # 5 ms to fall
 HOLD_STEPS: Final = SMOOTH_STEPS + 1  # one more: the filter's points lie up to 6 samples before the step they count for
 RELEASE_DB_PER_S: Final = 60.0
-_RAMP: Final = np.arange(STEP_TICKS, dtype=np.float32) / np.float32(STEP_TICKS)
 _INAUDIBLE_DB: Final = 1e-6
 _RELEASE: Final = RELEASE_DB_PER_S * STEP_TICKS / FRAME_TICKS
 
@@ -46,7 +45,6 @@ _PHASES_01: Final = (
 _HALF: Final = np.array(_PHASES_01, dtype=np.float32)
 _PHASES: Final = np.ascontiguousarray(np.concatenate((_HALF, _HALF[:, ::-1])))
 _TAPS: Final = _PHASES.shape[1]
-_FIRST: Final = _TAPS // 2 - 2  # of a point's samples: two before it, and two behind it
 SAFE: Final = 0.55  # -5.2 dB: of white noise, no point between samples that passed the ceiling stood among lower ones
 
 
@@ -97,7 +95,8 @@ class Limiter:
         held, was_held = self._held, self._waits
         gains = self._gains(needed) if was_held else None
         if gains is not None and held is not None:
-            held = _turned_down(held, gains.astype(np.float32))
+            held, factors = held.copy(), gains.astype(np.float32)
+            kernel().turn_down(held.ctypes.data, factors.ctypes.data)
         self._begun = was_held
         self._held, self._waits, self._needed = samples, True, needed
         return held, was_held
@@ -134,11 +133,11 @@ class Limiter:
         flat = np.concatenate((self._tail, samples[:, 0]))
         self._tail = flat[FRAME_TICKS:]
         needed = np.zeros(FRAME_STEPS)
-        magnitudes = np.abs(flat)
-        if (largest := float(magnitudes.max())) <= SAFE * self._ceiling:
+        largest, found = step_peaks(flat, safe=SAFE * self._ceiling)
+        if largest <= SAFE * self._ceiling:
             self.peak = max(self.peak, largest)
             return needed
-        peaks = step_peaks(flat, magnitudes, safe=SAFE * self._ceiling).astype(np.float64)
+        peaks = found.astype(np.float64)
         over = peaks > self._ceiling
         self.peak = max(self.peak, min(float(peaks.max()), self._ceiling))
         needed[over] = 20 * np.log10(self._ceiling / peaks[over])
@@ -158,14 +157,6 @@ class Limiter:
         return factors
 
 
-def _turned_down(samples: Samples, gains: NDArray[np.float32]) -> Samples:
-    """A frame with gains at the ends of its steps; steps without are left alone."""
-    low = np.flatnonzero(np.minimum(gains[:-1], gains[1:]) < 1)
-    steps = samples.reshape(FRAME_STEPS, STEP_TICKS).copy()
-    steps[low] *= gains[low, np.newaxis] + (gains[low + 1] - gains[low])[:, np.newaxis] * _RAMP
-    return steps.reshape(-1, 1)
-
-
 def release(needed: Decibels, before: float) -> Decibels:
     """Gains that are held over what comes next, and rise again: one for each step that HOLD_STEPS more follow.
 
@@ -183,38 +174,10 @@ def release(needed: Decibels, before: float) -> Decibels:
     return np.asarray(gains)
 
 
-def step_peaks(flat: NDArray[np.float32], magnitudes: NDArray[np.float32], *, safe: float) -> NDArray[np.float32]:
-    """The peak of every step of a frame, which stands behind _TAPS - 1 samples of the past; 0 where it is under `safe`.
+def step_peaks(flat: NDArray[np.float32], *, safe: float) -> tuple[float, NDArray[np.float32]]:
+    """The largest sample of a frame, which stands behind _TAPS - 1 of the past, and the true peak of each of its steps.
 
-    Parameters
-    ----------
-    magnitudes
-        Of all of `flat`.
+    Where a peak is under `safe`, it is 0.
     """
-    peaks = np.zeros(FRAME_STEPS, dtype=np.float32)
-    loud = magnitudes > safe
-    own = np.flatnonzero(loud[_TAPS - 1 :])
-    _raise(peaks, own, magnitudes[own + (_TAPS - 1)])
-    pairs = loud[_FIRST:-1] | loud[_FIRST + 1 :]
-    points = np.flatnonzero(pairs[:FRAME_TICKS] | pairs[2 : FRAME_TICKS + 2])
-    _raise(peaks, points, _between(flat, points))
-    return peaks
-
-
-def _raise(peaks: NDArray[np.float32], ticks: NDArray[np.intp], values: NDArray[np.float32]) -> None:
-    """Where these values, at ascending ticks of the frame, are larger than their step's peak, they are it."""
-    if not len(ticks):
-        return
-    steps = ticks // STEP_TICKS
-    begins = np.flatnonzero(np.concatenate(([True], steps[1:] != steps[:-1])))
-    where = steps[begins]
-    peaks[where] = np.maximum(peaks[where], np.maximum.reduceat(values, begins))
-
-
-def _between(flat: NDArray[np.float32], points: NDArray[np.intp]) -> NDArray[np.float32]:
-    """The largest magnitude between two samples, by all phases: `points` tell where their _TAPS samples begin."""
-    size = flat.itemsize
-    windows = as_strided(flat, (FRAME_TICKS, _TAPS), (size, size), writeable=False)
-    found = _PHASES @ windows[points].T
-    np.abs(found, out=found)
-    return np.asarray(found.max(axis=0))
+    peaks = np.empty(FRAME_STEPS, dtype=np.float32)
+    return kernel().step_peaks(flat.ctypes.data, _PHASES.ctypes.data, safe, peaks.ctypes.data), peaks

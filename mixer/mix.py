@@ -8,12 +8,12 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mixer.kernel import kernel
 from mixer.opus import Samples
 
 Pcm: TypeAlias = NDArray[np.int16 | np.int32]
 
-_FULL_SCALE_16: Final = np.float32(32767)
-_FULL_SCALE_24: Final = 8_388_607.0
+DEEP_BITS: Final = 24  # in the upper part of 32
 
 
 def gain_factor(decibels: float) -> np.float32:
@@ -31,7 +31,8 @@ def mix_blocks(blocks: Iterable[Samples]) -> Samples | None:
 
 def to_pcm(block: Samples, *, bits: int) -> Pcm:
     """Samples as integers, rounded to the nearest and clipped: int16, or 24 bits in the upper part of int32."""
-    clipped = np.clip(block, -1, 1)
-    if bits == 16:  # noqa: PLR2004  # the format's own number
-        return np.asarray(np.rint(clipped * _FULL_SCALE_16), dtype=np.int16)
-    return np.asarray(np.rint(clipped * _FULL_SCALE_24), dtype=np.int32) << 8
+    samples = np.ascontiguousarray(block)
+    deep = bits == DEEP_BITS
+    pcm = np.empty(samples.shape, dtype=np.int32 if deep else np.int16)
+    (kernel().to_int24 if deep else kernel().to_int16)(samples.ctypes.data, pcm.ctypes.data, samples.size)
+    return pcm

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 
 from contracts.clock import FRAME_TICKS, TICKS_PER_SECOND
 from mixer.errors import OpusMissingError
+from mixer.kernel import kernel
 
 Samples: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int64]
+Sizes: TypeAlias = NDArray[np.int32]
 
 DECODER_DELAY_TICKS: Final = 312  # 6.5 ms: libopus' lookahead at 48 kHz (2.5 ms CELT + 4 ms delay compensation)
 MAX_PACKET_TICKS: Final = 5760  # 120 ms (RFC 6716 §3.2.5, R5)
@@ -47,7 +49,6 @@ def _frame_ticks(config: int) -> int:
 
 FRAME_TICKS_BY_TOC: Final = tuple(_frame_ticks(toc >> 3) for toc in range(256))
 _FRAMES_BY_CODE: Final = (1, 2, 2)
-_TWO_BYTES: Final = 252  # sizes from here on take two bytes (RFC 6716 §3.2.1)
 _ARBITRARY_FRAMES: Final = 3  # code 3: the count is in the second byte (RFC 6716 §3.2.5)
 
 
@@ -101,24 +102,6 @@ def concealed(toc: int, ticks: int) -> list[tuple[int, bytes]]:
         found += [(length, bytes([(family + index) << 3 | stereo]))] * (ticks // length)
         ticks %= length
     return found
-
-
-def one_packet(payloads: list[bytes]) -> bytes:
-    """Packets of one frame each, with the same first byte, as one packet: it decodes to the same samples, in one call.
-
-    Empty if they cannot be put together. At most MAX_PACKET_TICKS of them (RFC 6716 §3.2.5, code 3 with sizes).
-    """
-    toc = payloads[0][0]
-    if toc & 3:
-        return b""
-    sizes = bytearray((toc | _ARBITRARY_FRAMES, 0x80 | len(payloads)))
-    for payload in payloads[:-1]:
-        size = len(payload) - 1
-        if size < _TWO_BYTES:
-            sizes.append(size)
-        else:
-            sizes += bytes((_TWO_BYTES + size % 4, (size - _TWO_BYTES - size % 4) // 4))
-    return bytes(sizes) + b"".join([payload[1:] for payload in payloads])
 
 
 @cache
@@ -185,6 +168,9 @@ class Decoder:
             raise OpusMissingError(f"libopus made no decoder: error {error.value}")
         self._saved = ctypes.create_string_buffer(self._library.opus_decoder_get_size(1))
         self._decode = self._library.opus_decode_float
+        self._function = ctypes.cast(self._decode, ctypes.c_void_p)
+        self._written, self._broken = ctypes.c_int64(), ctypes.c_int64()
+        self._told = ctypes.byref(self._written), ctypes.byref(self._broken)
 
     def __del__(self) -> None:
         """Give the memory back."""
@@ -223,6 +209,27 @@ class Decoder:
         """Decode one packet to `address`, room for MAX_PACKET_TICKS float32; samples written, negative if broken."""
         samples: int = self._decode(self._state, payload, len(payload), address, MAX_PACKET_TICKS, 0)
         return samples
+
+    def decode_row(self, packets: bytes, sizes: Sizes, ticks: Sizes, address: int, room: int) -> tuple[int, int, int]:
+        """Decode packets one behind the other to `address`, broken ones concealed, in one call.
+
+        Parameters
+        ----------
+        sizes, ticks
+            Bytes and duration of each; int32, contiguous.
+        room
+            How many samples there is room for.
+
+        Returns
+        -------
+        How many packets that were: all that are sure to have room; how many samples were written; how many packets
+        libopus refused.
+        """
+        done = kernel().decode_row(
+            *(self._function, self._state, packets, sizes.ctypes.data, ticks.ctypes.data, len(sizes)),
+            *(address, room, *self._told),
+        )
+        return done, self._written.value, self._broken.value
 
     def conceal(self, ticks: int, address: int) -> None:
         """Write `ticks` samples (a multiple of CONCEALMENT_STEP_TICKS, at most MAX_PACKET_TICKS) of what was likely."""

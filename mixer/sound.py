@@ -17,6 +17,7 @@ import numpy as np
 
 from mixer import levels
 from mixer.gate import Gate
+from mixer.kernel import kernel
 from mixer.levels import Level, LevelState
 from mixer.limiter import FRAME_TICKS, Limiter, LimiterState
 from mixer.loudness import HOP_TICKS, Blocks, Meter, Powers, hop_powers
@@ -29,7 +30,6 @@ LAG_TICKS: Final = (levels.LOOKAHEAD_FRAMES + 1) * FRAME_TICKS  # how far what c
 _HOPS: Final = FRAME_TICKS // HOP_TICKS
 _NO_POWER: Final = np.zeros(_HOPS)
 _SPARSE: Final = 997
-_RAMP: Final = (np.arange(FRAME_TICKS, dtype=np.float32) / np.float32(FRAME_TICKS)).reshape(-1, 1)
 
 
 class Sound(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,12 +188,11 @@ class SoundFold:
             return None
         gains = {name: self._voice_gains(name) for name in frame}
         mix = self._mix_gains(powers, gains)
-        total: Samples | None = None
+        total = self._silence()
         for name, samples in frame.items():
             gated = self._gated(name, samples)
             if gated is not None:
-                part = _amplify(gated, gains[name][0] + mix[0], gains[name][1] + mix[1])
-                total = part if total is None else total + part
+                _add(total, gated, gains[name][0] + mix[0], gains[name][1] + mix[1])
         return total
 
     def _voice_gains(self, name: str) -> Gains:
@@ -283,15 +282,12 @@ def _sounds(samples: Samples) -> bool:
     return bool(samples[::_SPARSE].any() or samples.any())
 
 
-def _amplify(samples: Samples, first_db: float, last_db: float) -> Samples:
-    """The frame with a gain that runs straight from one to the other."""
-    first = np.float32(10 ** (first_db / 20))
-    if first_db == last_db:
-        return samples if first == 1 else samples * first
-    factors = _RAMP * np.float32(10 ** (last_db / 20) - first)
-    factors += first
-    factors *= samples
-    return factors
+def _add(total: Samples, samples: Samples, first_db: float, last_db: float) -> None:
+    """Add a frame with a gain that runs straight from one to the other, in place."""
+    first, last = 10 ** (first_db / 20), 10 ** (last_db / 20)
+    samples = np.ascontiguousarray(samples)
+    step = (last - first) / FRAME_TICKS
+    kernel().add(samples.ctypes.data, total.ctypes.data, FRAME_TICKS, first, step)
 
 
 def _to_bytes(frame: Frame) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """A source's packets decoded to PCM, block by block: each packet once, and only where there is one.
 
 A fold with bounded lookahead: `block` takes the packets up to a little past its end, and what they give beyond it is
-carried over. Packets in a row are decoded together, in one call. The samples do not depend on where blocks are cut.
+carried over. Packets in a row are decoded in one call. The samples do not depend on where blocks are cut.
 Lost frames are concealed up to CONCEAL_TICKS, the last of them from the next packet's in-band FEC where it has any,
 fading if nothing follows. Steps of a few samples, where the sender's drift is taken out, are crossfaded.
 
@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from mixer.feed import Feed, Placed
+from mixer.feed import Feed, Row
 from mixer.opus import (
     CONCEALMENT_STEP_TICKS,
     DECODER_DELAY_TICKS,
@@ -26,7 +26,6 @@ from mixer.opus import (
     Decoder,
     DecoderState,
     Samples,
-    one_packet,
 )
 
 CONCEAL_TICKS: Final = 4800  # 100 ms: past that, libopus' guess is a hum
@@ -63,8 +62,6 @@ class SourceDecoder:
         self._address = self._run.ctypes.data
         self._length = 0
         self._start = 0  # session tick of the run's first sample, decoder delay included
-        self._row: list[bytes] = []  # packets that follow the run without a gap, to be decoded together
-        self._row_ticks = 0
         self._sounding = False
         self._stale = True  # the decoder's state is not the one its sender's encoder is in
         self._lost = 0
@@ -73,9 +70,8 @@ class SourceDecoder:
 
     def block(self, start_tick: int, stop_tick: int) -> Samples | None:
         """Sound of [start_tick, stop_tick), float32 (samples, 1); None if there is none. Blocks must ascend."""
-        for placed in self._feed.until(stop_tick + LOOKAHEAD_TICKS):
-            self._hear(placed)
-        self._decode_row()
+        for row in self._feed.until(stop_tick + LOOKAHEAD_TICKS):
+            self._hear(row)
         if self._sounding and self._end < stop_tick + SETTLED_TICKS:
             self._finish(CONCEAL_TICKS)
         self._hand_over(_KEPT if self._sounding else 0)
@@ -108,59 +104,53 @@ class SourceDecoder:
     def _end(self) -> int:
         return self._start + self._length
 
-    def _hear(self, placed: Placed) -> None:
-        if self._follows(placed):  # nearly always
-            self._row.append(placed.payload)
-            self._row_ticks += placed.ticks
-            self._lost = placed.lost
-            if self._row_ticks == MAX_PACKET_TICKS:
-                self._decode_row()
-            return
-        self._decode_row()
-        if placed.silent:
+    def _hear(self, row: Row) -> None:
+        if row.silent:
             if self._sounding:
                 self._finish(TAIL_TICKS)
             return
-        if not self._sounding:
-            self._begin(placed)
-            return
-        gap = placed.tick - self._end
-        if gap > CONCEAL_TICKS or gap < -SLIP_TICKS or (gap > SLIP_TICKS and not self._lost):
+        rest: Row | None = row
+        while rest is not None:
+            if self._sounding and rest.tick == self._end:  # nearly always
+                self._decode(rest)
+                rest = None
+            else:
+                first, rest = rest.split(1) if len(rest) > 1 else (rest, None)
+                self._turn_to(first)
+        self._lost = row.lost
+
+    def _turn_to(self, packet: Row) -> None:
+        """Decode one packet that does not follow what was decoded last."""
+        gap = packet.tick - self._end
+        far = gap > CONCEAL_TICKS or gap < -SLIP_TICKS or (gap > SLIP_TICKS and not self._lost)
+        if self._sounding and far:
             self._finish(gap)
-            self._hear(placed)
-            return
-        self._bridge(gap, placed.payload)
-        self._decode(placed.payload, placed.ticks)
-        self._lost = placed.lost
+        if self._sounding:
+            self._bridge(gap, packet.packets)
+            self._decode(packet)
+        else:
+            self._begin(packet)
+        self._lost = packet.lost
 
-    def _follows(self, placed: Placed) -> bool:
-        """Whether it can be decoded together with those before it."""
-        if not self._sounding or placed.silent or placed.tick != self._start + self._length + self._row_ticks:
-            return False
-        return not self._row or (
-            self._row[0][0] == placed.payload[0] and self._row_ticks + placed.ticks <= MAX_PACKET_TICKS
-        )
-
-    def _decode_row(self) -> None:
-        if not self._row:
-            return
-        if self._length > _CAPACITY - MAX_PACKET_TICKS:
+    def _decode(self, row: Row) -> None:
+        """Decode packets behind the run."""
+        rest, left = row, len(row)
+        while left:
             self._make_room()
-        row, ticks = self._row, self._row_ticks
-        self._row, self._row_ticks = [], 0
-        together = row[0] if len(row) == 1 else one_packet(row)
-        if together and self._decoder.decode(together, self._address + 4 * self._length) == ticks:
-            self._length += ticks
-            return
-        for payload in row:
-            self._decode(payload, ticks // len(row))
+            done, samples, broken = self._decoder.decode_row(
+                rest.packets, rest.sizes, rest.ticks, self._address + 4 * self._length, _CAPACITY - self._length
+            )
+            self._length += samples
+            self.broken += broken
+            left -= done
+            if left:
+                _, rest = rest.split(done)
 
-    def _begin(self, placed: Placed) -> None:
+    def _begin(self, packet: Row) -> None:
         if self._stale:
             self._decoder.reset()
-        self._start, self._length, self._sounding, self._stale = placed.tick, 0, True, False
-        self._decode(placed.payload, placed.ticks)
-        self._lost = placed.lost
+        self._start, self._length, self._sounding, self._stale = packet.tick, 0, True, False
+        self._decode(packet)
         old = DECODER_DELAY_TICKS - ONSET_TICKS  # what comes out here went in before the pause
         self._run[:old] = 0
         self._run[old:DECODER_DELAY_TICKS] *= np.linspace(0, 1, ONSET_TICKS, dtype=np.float32)
@@ -178,15 +168,6 @@ class SourceDecoder:
         elif gap > 0:
             self._run[self._length : self._length + gap] = 0
             self._length += gap
-
-    def _decode(self, payload: bytes, ticks: int) -> None:
-        self._make_room()
-        samples = self._decoder.decode(payload, self._address + 4 * self._length)
-        if samples < 0:
-            self.broken += 1
-            self._conceal(ticks)
-        else:
-            self._length += samples
 
     def _conceal(self, ticks: int) -> None:
         self._make_room()

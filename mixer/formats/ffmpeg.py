@@ -21,7 +21,7 @@ import msgspec
 from contracts.clock import TICKS_PER_SECOND
 from mixer.errors import EncoderError, FfmpegMissingError
 from mixer.formats.about import About, comments, ffmetadata
-from mixer.mix import Pcm
+from mixer.mix import DEEP_BITS, Pcm
 
 ENCODERS: Final = ("flac", "libmp3lame", "libopus", "aac", "pcm_s16le", "pcm_s24le")
 PROBE_TIMEOUT_S: Final = 20.0
@@ -31,7 +31,6 @@ DEFAULT_KBPS: Final = {"mp3": 128, "opus": 64, "m4a": 128}
 _COMMENTED: Final = ("flac", "opus")
 _CHAPTERED: Final = ("mp3", "m4a")
 _QUEUE: Final = ("-thread_queue_size", "4096")  # with two inputs, FFmpeg 5 naps 10 ms whenever this is empty
-DEEP_BITS: Final = 24  # in the upper part of 32
 BITEXACT: Final = ("-threads", "1", "-fflags", "+bitexact", "-flags:a", "+bitexact")
 _WAV: Final = ("-rf64", "auto", "-f", "wav")  # RF64 past 4 GiB (EBU Tech 3306)
 _CODECS: Final = {
@@ -124,7 +123,7 @@ class FfmpegWriter:
     vbr_quality
         MP3 of variable bit rate: LAME's 0 (best) to 9.
     bits
-        Bit depth of flac and wav: 16, or DEEP_BITS.
+        Bit depth of flac and wav: 16, or mixer.mix.DEEP_BITS.
     """
 
     def __init__(

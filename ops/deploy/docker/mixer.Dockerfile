@@ -1,13 +1,14 @@
 # The mixer. A render's files lie in /scratch until they are in the store: hundreds of megabytes for a long session. What
 # followers of running sessions go on from lies in /data/follow.
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11-bookworm AS build
 COPY requirements/mixer.txt /requirements.txt
 RUN python -m venv /venv \
  && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
       --requirement /requirements.txt
 COPY contracts /app/contracts
 COPY mixer /app/mixer
-RUN chmod -R a+rX /app && python -m compileall -q /app
+WORKDIR /app
+RUN /venv/bin/python -m mixer.kernel && chmod -R a+rX /app && python -m compileall -q /app
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 retold \

@@ -1,6 +1,6 @@
 # The command line, for `docker compose run --rm retold ...`: every package, because it can do everything. It also makes
 # keys and configuration (service `init`) and exports figures (`metrics`).
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11-bookworm AS build
 COPY requirements/ops.txt /requirements.txt
 RUN python -m venv /venv \
  && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
@@ -10,7 +10,8 @@ COPY capture /app/capture
 COPY mixer /app/mixer
 COPY gateway /app/gateway
 COPY ops /app/ops
-RUN chmod -R a+rX /app && python -m compileall -q /app
+WORKDIR /app
+RUN /venv/bin/python -m mixer.kernel && chmod -R a+rX /app && python -m compileall -q /app
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 retold \

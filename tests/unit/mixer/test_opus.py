@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +14,6 @@ from mixer.opus import (
     Decoder,
     decode_packets,
     is_well_formed,
-    one_packet,
     packet_ticks,
     version,
 )
@@ -72,23 +69,21 @@ def test_the_library_says_which_it_is():
 
 
 @pytest.mark.parametrize("bitrate", [12_000, 64_000, 320_000])
-@pytest.mark.parametrize("ticks", [120, 480, 960, 1920])
-def test_packets_decoded_together_sound_as_one_by_one(ticks: int, bitrate: int):
-    """Sample for sample, whatever the size of their frames; from SILK to CELT, sizes of one byte and of two."""
-    payloads = encode_opus(speech_samples(2.0), frame_ticks=ticks, bitrate=bitrate)
-    room = np.empty(MAX_PACKET_TICKS, dtype=np.float32)
-    decoder, together = Decoder(), []
-    for toc, row in itertools.groupby(payloads, key=lambda payload: payload[0]):
-        rest = list(row)
-        most = 1 if toc & 3 else MAX_PACKET_TICKS // ticks  # libopus makes long CELT packets of several frames
-        while rest:
-            part, rest = rest[:most], rest[most:]
-            samples = decoder.decode(one_packet(part) or part[0], room.ctypes.data)
-            assert samples == ticks * len(part)
-            together.append(room[:samples].copy())
+@pytest.mark.parametrize("ticks", [120, 480, 960, 1920, 5760])
+def test_packets_in_a_row_sound_as_one_by_one(ticks: int, bitrate: int):
+    """Sample for sample, whatever the size of their frames, and as many as there is room for."""
+    payloads = encode_opus(speech_samples(2.4), frame_ticks=ticks, bitrate=bitrate)
+    durations = np.full(len(payloads), ticks, dtype=np.int32)
+    room = np.empty(3 * MAX_PACKET_TICKS, dtype=np.float32)
+    decoder, together, done = Decoder(), [], 0
+    while done < len(payloads):
+        sizes = np.array([len(payload) for payload in payloads[done:]], dtype=np.int32)
+        count, samples, broken = decoder.decode_row(
+            b"".join(payloads[done:]), sizes, durations[done:], room.ctypes.data, len(room)
+        )
+        assert count >= 1
+        assert samples == count * ticks
+        assert not broken
+        together.append(room[:samples].copy())
+        done += count
     assert np.array_equal(np.concatenate(together), decode_packets(payloads)[:, 0])
-
-
-def test_packets_of_several_frames_are_not_put_together():
-    """They are decoded as they are."""
-    assert one_packet(encode_opus(tone(440.0, 0.6), frame_ticks=5760)[:2]) == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from contracts.clock import TICKS_PER_SECOND
 from contracts.recipes import Recipe
 from mixer.engine import engine_string
-from mixer.feed import SourceFeed
+from mixer.feed import Row, SourceFeed
 from mixer.formats.ffmpeg import find_ffmpeg
 from mixer.formats.ogg import GRID_TICKS
 from mixer.logfile import LogFile, write_log
@@ -37,6 +38,14 @@ def log(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def singles(row: Row) -> Iterator[Row]:
+    """The packets of a row, one by one."""
+    while len(row) > 1:
+        first, row = row.split(1)
+        yield first
+    yield row
+
+
 def runs(log: Path) -> dict[str, list[tuple[int, np.ndarray]]]:
     """Per person: (tick, sound) of the first half second of every utterance, by a plain decoder."""
     found: dict[str, list[tuple[int, np.ndarray]]] = {}
@@ -45,7 +54,7 @@ def runs(log: Path) -> dict[str, list[tuple[int, np.ndarray]]]:
         timeline = Timeline(session.tracks, "hindsight")
         for track in session.tracks:
             for source in timeline.place(track):
-                packets = [one for one in SourceFeed(source).until(1 << 60) if not one.silent]
+                packets = [one for row in SourceFeed(source).until(1 << 60) if not row.silent for one in singles(row)]
                 begins = [
                     index
                     for index in range(len(packets) - 25)
@@ -53,7 +62,7 @@ def runs(log: Path) -> dict[str, list[tuple[int, np.ndarray]]]:
                     and packets[index + 24].tick - packets[index].tick == 24 * 960
                 ]
                 for index in begins:
-                    sound = decode_packets([one.payload for one in packets[index : index + 25]])
+                    sound = decode_packets([one.packets for one in packets[index : index + 25]])
                     found.setdefault(track.user_id, []).append((packets[index].tick - DECODER_DELAY_TICKS, sound))
     return found
 

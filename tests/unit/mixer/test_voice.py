@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.clock import TICKS_PER_SECOND
 from contracts.packets import SILENCE_FRAME
-from mixer.feed import Placed
+from mixer.feed import Row, RowQueue
 from mixer.opus import DECODER_DELAY_TICKS, Samples
 from mixer.voice import CONCEAL_TICKS, SourceDecoder
 from tests.builders import encode_opus, tone
@@ -22,34 +22,26 @@ PACKETS = encode_opus(TONE, bitrate=128_000)
 END = 5 * TICKS_PER_SECOND
 
 
-class ListFeed:
-    """Placed packets from a list, in the manner of a SourceFeed."""
-
-    def __init__(self, placed: list[Placed]) -> None:
-        self._placed = placed
-
-    def until(self, tick: int) -> Iterator[Placed]:
-        """Those that start before a tick."""
-        while self._placed and self._placed[0].tick < tick:
-            yield self._placed.pop(0)
+def row(payloads: list[bytes], at: int, *, silent: bool = False, lost: int = 0) -> Row:
+    """Packets of 20 ms, placed from tick `at` on."""
+    sizes = np.array([len(payload) for payload in payloads], dtype=np.int32)
+    return Row(at, np.full(len(payloads), 960, dtype=np.int32), silent, lost, sizes, b"".join(payloads))
 
 
-def spurt(first: int, last: int, at: int, *, step: int = 960) -> list[Placed]:
-    """Packets of the tone from frame `first` up to `last`, placed from tick `at` on."""
-    return [Placed(at + (frame - first) * step, 960, False, 0, PACKETS[frame]) for frame in range(first, last)]
+def spurt(first: int, last: int, at: int) -> Row:
+    """Packets of the tone from frame `first` up to `last`."""
+    return row(PACKETS[first:last], at)
 
 
-def without(placed: list[Placed], gone: range) -> list[Placed]:
+def without(whole: Row, gone: range) -> list[Row]:
     """The same with some of them lost."""
-    kept = [packet for index, packet in enumerate(placed) if index not in gone]
-    before = kept[gone.start - 1]
-    kept[gone.start - 1] = Placed(before.tick, before.ticks, False, len(gone), before.payload)
-    return kept
+    before, rest = whole.split(gone.start)
+    return [msgspec.structs.replace(before, lost=len(gone)), rest.split(len(gone))[1]]
 
 
-def sound(placed: list[Placed], cuts: list[int] | None = None) -> Samples:
+def sound(rows: list[Row], cuts: list[int] | None = None) -> Samples:
     edges = [0, *(cuts or []), END]
-    decoder = SourceDecoder(ListFeed(list(placed)))
+    decoder = SourceDecoder(RowQueue(rows))
     blocks = []
     for start, stop in pairwise(edges):
         block = decoder.block(start, stop)
@@ -57,17 +49,15 @@ def sound(placed: list[Placed], cuts: list[int] | None = None) -> Samples:
     return np.concatenate(blocks)
 
 
-def silence_frame(at: int) -> Placed:
-    return Placed(at, 960, True, 0, SILENCE_FRAME)
-
-
 CASES = {
-    "one spurt": spurt(0, 100, 24_000),
-    "with a pause": [*spurt(0, 60, 24_000), silence_frame(24_000 + 60 * 960), *spurt(60, 90, 144_000)],
+    "one spurt": [spurt(0, 100, 24_000)],
+    "packet by packet": [spurt(frame, frame + 1, 24_000 + 960 * frame) for frame in range(100)],
+    "with a pause": [spurt(0, 60, 24_000), row([SILENCE_FRAME], 81_600, silent=True), spurt(60, 90, 144_000)],
     "with short loss": without(spurt(0, 100, 24_000), range(40, 43)),
     "with long loss": without(spurt(0, 100, 24_000), range(40, 60)),
-    "with drift": [*spurt(0, 50, 24_000), *spurt(50, 100, 72_005), *spurt(100, 140, 24_000 + 96_000 - 9)],
-    "broken": [Placed(24_000, 960, False, 0, b"\xff\x3f\x00"), *spurt(1, 30, 24_960)],
+    "with drift": [spurt(0, 50, 24_000), spurt(50, 100, 72_005), spurt(100, 140, 24_000 + 96_000 - 9)],
+    "broken": [row([b"\xff\x3f\x00", *PACKETS[1:30]], 24_000)],
+    "without a payload": [row([*PACKETS[:10], b"", *PACKETS[11:30]], 24_000)],
 }
 
 
@@ -80,14 +70,14 @@ def test_samples_do_not_depend_on_where_blocks_are_cut(case: str, cuts: list[int
 
 def test_sound_stands_where_it_was_captured():
     """The decoder's delay is taken out: the tone comes back in phase, to the sample."""
-    pcm = sound(spurt(0, 150, 24_000))
+    pcm = sound([spurt(0, 150, 24_000)])
     part = slice(24_000 + 9_600, 24_000 + 96_000)
     shift = TONE[9_600:96_000]
     assert np.abs(pcm[part] - shift).max() < 0.02
 
 
 def test_outside_of_its_packets_a_voice_is_exactly_silent():
-    pcm = sound(spurt(0, 50, 48_000))
+    pcm = sound([spurt(0, 50, 48_000)])
     assert not pcm[: 48_000 - DECODER_DELAY_TICKS].any()
     assert not pcm[48_000 + 50 * 960 + 960 :].any()
 
@@ -108,12 +98,18 @@ def test_drift_is_taken_out_without_a_click():
 
 
 def test_a_silent_block_costs_nothing():
-    decoder = SourceDecoder(ListFeed(spurt(0, 10, 96_000)))
+    decoder = SourceDecoder(RowQueue([spurt(0, 10, 96_000)]))
     assert decoder.block(0, 48_000) is None
     assert decoder.block(48_000, 144_000) is not None
 
 
-def test_broken_packets_are_counted():
-    decoder = SourceDecoder(ListFeed(list(CASES["broken"])))
-    decoder.block(0, END)
+@pytest.mark.parametrize("case", ["broken", "without a payload"])
+def test_broken_packets_are_counted_and_take_their_time(case: str):
+    decoder = SourceDecoder(RowQueue(CASES[case]))
+    block = decoder.block(0, END)
     assert decoder.broken == 1
+    assert np.flatnonzero(block)[-1] == pytest.approx(24_000 + 30 * 960, abs=960)
+
+
+def test_rows_are_decoded_as_packets_one_by_one():
+    assert np.array_equal(sound(CASES["one spurt"]), sound(CASES["packet by packet"]))
