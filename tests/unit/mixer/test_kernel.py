@@ -131,5 +131,5 @@ def test_what_the_compiler_says_is_told(elsewhere: Path, monkeypatch: pytest.Mon
 def test_a_folder_that_takes_nothing_is_named(monkeypatch: pytest.MonkeyPatch):
     """Not even root may write into it."""
     monkeypatch.setattr(module, "_path", lambda: Path("/proc/self/kernel-1.so"))
-    with pytest.raises(KernelMissingError, match="/proc/self/.*: "):
+    with pytest.raises(KernelMissingError, match=r"/proc/self/.*: "):
         module.compile_kernel()
