@@ -25,7 +25,7 @@ from typing import Final
 from mixer.errors import KernelMissingError
 
 SOURCE: Final = Path(__file__).with_name("kernel.c")
-FLAGS: Final = ("-std=c11", "-O3", "-ffp-contract=off", "-shared", "-fPIC")
+FLAGS: Final = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-shared", "-fPIC")
 COMPILERS: Final = ("cc", "gcc", "clang")
 
 

@@ -111,7 +111,7 @@ class Level:
         if before is None or not self._sounded:
             before = wanted_db
         close = abs(wanted_db - before) < STILL_DB
-        self._gain_db = before if close else float(np.clip(wanted_db, before - fall_db, before + rise_db))
+        self._gain_db = before if close else min(max(wanted_db, before - fall_db), before + rise_db)
         self._sounded = True
         return before, self._gain_db
 
@@ -143,7 +143,7 @@ def aim_voice(level: Level) -> float:
     """The gain that a voice should have, dB: to the target, and down at once where it shouts."""
     wanted = min(level.wanted_db(TARGET_LUFS), TARGET_LUFS + SHOUT_LU - level.recent_lufs())
     most = STEADY_GAIN_DB if wanted > STEADY_GAIN_DB and level.is_steady else MOST_GAIN_DB
-    return float(np.clip(wanted, -MOST_GAIN_DB, most))
+    return min(max(wanted, -MOST_GAIN_DB), most)
 
 
 def mix_level(*, levelled: bool) -> Level:
@@ -157,5 +157,5 @@ def aim_mix(level: Level, meter: Meter, ahead: Powers) -> float:
     if meter.blocks >= SETTLED_BLOCKS:
         pull = FEEDBACK * min(meter.blocks / FEEDBACK_BLOCKS, 1.0)
         missing = (TARGET_LUFS - meter.integrated_lufs()) * pull
-        wanted += float(np.clip(missing, -MOST_FEEDBACK_DB, MOST_FEEDBACK_DB))
-    return float(np.clip(wanted, -MOST_GAIN_DB, MOST_GAIN_DB))
+        wanted += min(max(missing, -MOST_FEEDBACK_DB), MOST_FEEDBACK_DB)
+    return min(max(wanted, -MOST_GAIN_DB), MOST_GAIN_DB)

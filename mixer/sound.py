@@ -168,7 +168,9 @@ class SoundFold:
         return powers
 
     def _hear(self, name: str, powers: Powers) -> None:
-        level = self._voices.setdefault(name, levels.voice_level())
+        level = self._voices.get(name)
+        if level is None:
+            level = self._voices[name] = levels.voice_level()
         level.hear(powers)
         self._aims[name] = levels.aim_voice(level) if self._sound.levelling else 0.0
 
