@@ -84,6 +84,24 @@ void hop_powers(const float *samples, int64_t hops, double whole, const double *
     }
 }
 
+/* The mean of powers, of those above `share` of it, and again of those: `gates` times. */
+double gated_mean(const double *powers, int64_t count, double share, int32_t gates)
+{
+    double least = -1, mean = 0;
+    for (int32_t gate = 0; gate <= gates; gate++) {
+        double sum = 0;
+        int64_t heard = 0;
+        for (int64_t at = 0; at < count; at++)
+            if (powers[at] > least) {
+                sum += powers[at];
+                heard++;
+            }
+        mean = heard ? sum / (double)heard : 0;
+        least = mean * share > least ? mean * share : least;
+    }
+    return mean;
+}
+
 /* Samples with a gain that runs straight from `first` by `step` a sample, added to a sum. */
 void add(const float *samples, float *sum, int64_t count, float first, float step)
 {

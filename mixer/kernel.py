@@ -92,6 +92,8 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.decode_row.restype = long
     library.hop_powers.argtypes = [pointer, long, double, pointer, pointer, pointer]
     library.add.argtypes = [pointer, pointer, long, real, real]
+    library.gated_mean.argtypes = [pointer, long, double, ctypes.c_int32]
+    library.gated_mean.restype = double
     library.step_peaks.argtypes = [pointer, pointer, real, pointer]
     library.step_peaks.restype = real
     library.turn_down.argtypes = [pointer, pointer]

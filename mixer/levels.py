@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from mixer.kernel import kernel
 from mixer.loudness import Blocks, Meter, Powers, lufs, power_of
 
 TARGET_LUFS: Final = -16.0  # of podcasts and players (AES TD1008: -16 to -20; Apple Podcasts: -16)
@@ -85,10 +86,7 @@ class Level:
         count = len(window)
         if not count:
             return 0.0
-        heard = window
-        for _ in range(GATES):
-            heard = heard[heard > _sum(heard) / len(heard) * _RELATIVE_GATE]
-        level = lufs(_sum(heard) / len(heard))
+        level = lufs(kernel().gated_mean(window.ctypes.data, count, _RELATIVE_GATE, GATES))
         return (target_lufs - level) * count / (count + self._doubt)
 
     def recent_lufs(self) -> float:
@@ -102,8 +100,8 @@ class Level:
         half = len(self._window) // 2
         if half < STEADY_BLOCKS // 2:
             return False
-        ordered = np.sort(self._window)
-        return _sum(ordered[half:]) < _sum(ordered[:half]) * 10 ** (STEADY_DB / 10)
+        parted = np.partition(self._window, half)
+        return _sum(parted[half:]) < _sum(parted[:half]) * 10 ** (STEADY_DB / 10)
 
     def move(self, wanted_db: float, *, rise_db: float, fall_db: float) -> tuple[float, float]:
         """Gains at the beginning and the end of the next frame, dB: towards what is wanted, at most so far."""

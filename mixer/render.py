@@ -55,6 +55,7 @@ Progress: TypeAlias = Callable[[str, float], None]
 Voices: TypeAlias = dict[str, list[SourceDecoder]]  # the sources of each track, by whose it is
 
 TRACKS_AT_A_TIME: Final = 2
+DECODING: Final = 2  # threads that decode the voices of a mix
 BLOCK_TICKS: Final = TICKS_PER_SECOND
 PREROLL_TICKS: Final = TICKS_PER_SECOND  # what a decoder hears before a range begins (RFC 7845 §4.6 wants 80 ms)
 _REPLAY_SHARE: Final = 0.1  # of the work
@@ -239,11 +240,21 @@ class _Job:
 
     def _heard(self, lines: list[_Line], fold: SoundFold, part: int) -> Iterator[Samples]:
         """What the fold makes of these tracks, in order, some blocks behind."""
-        voices = {line.track.user_id: self._decoders(line) for line in lines}
-        blocks = ((_sounding(voices, start, stop), stop - start) for start, stop in self._blocks(part))
-        for sounding, ticks in ahead(blocks):
-            yield fold.push(sounding, ticks)
+        voices = [(line.track.user_id, self._decoders(line)) for line in lines]
+        groups = [dict(voices[first::DECODING]) for first in range(min(DECODING, len(voices)) or 1)]
+        heard = zip(*(ahead(self._sounding(group)) for group in groups), strict=True)
+        for (start, stop), sounding in zip(self._blocks(part), heard, strict=True):
+            yield fold.push({name: block for group in sounding for name, block in group.items()}, stop - start)
         yield fold.flush()
+
+    def _sounding(self, voices: Voices) -> Iterator[dict[str, Samples]]:
+        """Block by block the voices that sound in it, each of its sources summed."""
+        for start, stop in self._edges():
+            blocks = {
+                name: mix_blocks(block for source in sources if (block := source.block(start, stop)) is not None)
+                for name, sources in voices.items()
+            }
+            yield {name: block for name, block in blocks.items() if block is not None}
 
     def _copy(self, line: _Line, path: Path, part: int) -> None:
         with path.open("wb") as file:
@@ -260,10 +271,14 @@ class _Job:
         return [SourceDecoder(SourceFeed(source, start_tick=start)) for source in line.placed]
 
     def _blocks(self, part: int) -> Iterator[tuple[int, int]]:
-        for start in range(self._range.start, self._range.stop, BLOCK_TICKS):
-            stop = min(start + BLOCK_TICKS, self._range.stop)
+        """The edges of each, and progress told behind it."""
+        for start, stop in self._edges():
             yield start, stop
             self._tell(part, (stop - start) / len(self._range) / self._passes)
+
+    def _edges(self) -> Iterator[tuple[int, int]]:
+        for start in range(self._range.start, self._range.stop, BLOCK_TICKS):
+            yield start, min(start + BLOCK_TICKS, self._range.stop)
 
     def _tell(self, part: int, more: float) -> None:
         """By how much more one of the files is done; several are made at a time."""
@@ -288,12 +303,3 @@ class _Job:
 
     def _rendered(self, path: Path, user_id: str | None, fold: SoundFold | None = None) -> RenderedFile:
         return describe_file(path, self._session, self._recipe, user_id=user_id, ticks=len(self._range), sound=fold)
-
-
-def _sounding(voices: Voices, start: int, stop: int) -> dict[str, Samples]:
-    """The voices that sound in a block, each of its sources summed."""
-    blocks = {
-        name: mix_blocks(block for source in sources if (block := source.block(start, stop)) is not None)
-        for name, sources in voices.items()
-    }
-    return {name: block for name, block in blocks.items() if block is not None}

@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.packets import BATCH_MS, Outcome
+from contracts.packets import Outcome
 from contracts.recipes import Alignment
 from mixer.arrival import by_arrival
 from mixer.curve import Curve
-from mixer.following import FollowingPlacer
+from mixer.following import PATIENCE_NS, FollowingPlacer
 from mixer.hindsight import Hindsight
 from mixer.lanes import spread
 from mixer.replay import Source, SourceKey, Track
@@ -30,7 +30,7 @@ from mixer.serial import Integers
 from mixer.settling import Notes, Settled
 from mixer.spurts import Life, lost_after, order
 
-BATCH_NS: Final = BATCH_MS * 1_000_000
+WINDOW_NS: Final = PATIENCE_NS // 2  # packets are given by so much at a time: the placer forgives what is nearer
 Counts: TypeAlias = NDArray[np.signedinteger[Any]]  # of 32 bits where there are many
 _COLUMNS: Final = ("record", "tick", "ticks", "silent", "lost")
 
@@ -121,7 +121,7 @@ def _follow(tracks: tuple[Track, ...]) -> tuple[dict[SourceKey, list[Settled]], 
             placer.own(source.take, source.ssrc, track.user_id)
             stamps = source.stamps
             arrivals = stamps["arrival_ns"]
-            edges = [0, *(np.flatnonzero(np.diff(arrivals // BATCH_NS)) + 1).tolist(), len(stamps)]
+            edges = [0, *(np.flatnonzero(np.diff(arrivals // WINDOW_NS)) + 1).tolist(), len(stamps)]
             batches += [
                 (int(arrivals[stop - 1]), source.take, source.ssrc, first, stamps[first:stop])
                 for first, stop in pairwise(edges)

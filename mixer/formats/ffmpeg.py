@@ -5,6 +5,8 @@ Which ffmpeg: the setting's, else one on PATH that has the encoders we need, els
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import re
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from typing import IO, Final, Self, cast
 
 import imageio_ffmpeg
 import msgspec
+import numpy as np
 
 from contracts.clock import TICKS_PER_SECOND
 from mixer.errors import EncoderError, FfmpegMissingError
@@ -27,6 +30,7 @@ ENCODERS: Final = ("flac", "libmp3lame", "libopus", "aac", "pcm_s16le", "pcm_s24
 PROBE_TIMEOUT_S: Final = 20.0
 CLOSE_TIMEOUT_S: Final = 60.0
 STDERR_LINES: Final = 8
+PIPE_BYTES: Final = 1 << 20  # what Linux gives to anybody
 DEFAULT_KBPS: Final = {"mp3": 128, "opus": 64, "m4a": 128}
 _COMMENTED: Final = ("flac", "opus")
 _CHAPTERED: Final = ("mp3", "m4a")
@@ -150,7 +154,7 @@ class FfmpegWriter:
                 bufsize=0,
                 pass_fds=(told.fileno(),),
             )
-        self._pipe = cast("IO[bytes]", self._process.stdin)
+        self._pipe = widened(cast("IO[bytes]", self._process.stdin))
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -175,7 +179,7 @@ class FfmpegWriter:
             If FFmpeg has ended.
         """
         try:
-            _write_all(self._pipe, memoryview(pcm.tobytes()))
+            _write_all(self._pipe, pcm.reshape(-1).view(np.uint8).data)
         except BrokenPipeError as error:
             raise self._error() from error
 
@@ -232,6 +236,13 @@ def _metadata(encoding: _Encoding) -> list[str]:
     chapters = comments(About({}, about.chapters)) if encoding.kind in _COMMENTED else {}
     told = {key: value.replace("\0", "") for key, value in (about.tags | chapters).items() if value}
     return [part for key, value in told.items() for part in ("-metadata", f"{key}={value}")]
+
+
+def widened(pipe: IO[bytes]) -> IO[bytes]:
+    """The pipe with room for ten seconds of sound, where the system lets us: who writes waits less often."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return pipe
 
 
 def wait_end(process: subprocess.Popen[bytes]) -> int:

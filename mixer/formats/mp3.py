@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from contracts.clock import TICKS_PER_SECOND
 from mixer.errors import EncoderError
 from mixer.formats.about import About
-from mixer.formats.ffmpeg import DEFAULT_KBPS, STDERR_LINES, Ffmpeg, FfmpegWriter, wait_end
+from mixer.formats.ffmpeg import DEFAULT_KBPS, STDERR_LINES, Ffmpeg, FfmpegWriter, wait_end, widened
 from mixer.mix import Pcm
 
 Pcm16: TypeAlias = NDArray[np.int16]
@@ -82,7 +82,8 @@ class _Segment:
             stderr=self._said,
             bufsize=0,
         )
-        self._input, self._output = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
+        self._input = widened(cast("IO[bytes]", self._process.stdin))
+        self._output = cast("IO[bytes]", self._process.stdout)
         self._sound: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._frames = bytearray()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._feed, self._collect)]
