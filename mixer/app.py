@@ -17,10 +17,11 @@ from contracts.metrics.endpoint import serve_metrics
 from contracts.settings import Settings
 from mixer.autorender import AutoRender
 from mixer.engine import engine_string
-from mixer.errors import FfmpegMissingError
+from mixer.errors import FfmpegMissingError, KernelMissingError
 from mixer.figures import Tally
 from mixer.follower import Followers
 from mixer.formats.ffmpeg import find_ffmpeg
+from mixer.kernel import kernel
 from mixer.making import Engine
 from mixer.scratch import remove_leftovers
 from mixer.worker import Worker
@@ -38,11 +39,12 @@ async def run(settings: Settings, *, stop: asyncio.Event) -> None:
     UnavailableError
         If there is no NATS.
     SettingsError
-        If there is no usable ffmpeg.
+        If there is no usable ffmpeg, or the inner loops cannot be compiled.
     """
     try:
         ffmpeg = await asyncio.to_thread(find_ffmpeg, settings.ffmpeg)
-    except FfmpegMissingError as error:
+        await asyncio.to_thread(kernel)
+    except (FfmpegMissingError, KernelMissingError) as error:
         raise SettingsError([str(error)]) from error
     await asyncio.to_thread(remove_leftovers)
     engine = Engine(engine_string(ffmpeg), ffmpeg)

@@ -1,4 +1,4 @@
-"""The machine: the data folder and its disk, ffmpeg, and the libraries that hearing a call hangs on."""
+"""The machine: the data folder and its disk, ffmpeg, what is compiled, and the libraries that hearing a call hangs on."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mixer.errors import FfmpegMissingError
+from mixer.errors import FfmpegMissingError, KernelMissingError
 from mixer.formats.ffmpeg import find_ffmpeg
+from mixer.kernel import kernel
 from ops.cli.output import human_bytes
 from ops.doctor.finding import Finding, Patient, fine, note, wrong
 
 FULL_BYTES: Final = 1_000_000_000
 TIGHT_BYTES: Final = 5_000_000_000  # a day of a busy server, with room to spare
 INSTALL: Final = "pip install --require-hashes -r requirements/ops.txt"
+COMPILE: Final = (
+    "make install, or pip install --require-hashes -r requirements/compiler.txt, then python -m mixer.kernel"
+)
 PINNED: Final = re.compile(r"([A-Za-z0-9.-]+)==([^\s;]+)")
 
 
 async def check_machine(patient: Patient) -> list[Finding]:
     """All of it."""
     ffmpeg = await asyncio.to_thread(_check_ffmpeg, patient)
-    return [_check_folder(patient), _check_disk(patient), ffmpeg, *_check_libraries()]
+    loops = await asyncio.to_thread(_check_loops)
+    return [_check_folder(patient), _check_disk(patient), ffmpeg, loops, *_check_libraries()]
 
 
 def _check_folder(patient: Patient) -> Finding:
@@ -67,6 +72,14 @@ def _check_ffmpeg(patient: Patient) -> Finding:
         remedy = f"apt-get install ffmpeg, or {INSTALL}; then leave RETOLD_FFMPEG empty, or set it to that one"
         return wrong("ffmpeg", str(error), remedy)
     return fine("ffmpeg", f"{found.version} ({found.path})")
+
+
+def _check_loops() -> Finding:
+    try:
+        kernel()
+    except KernelMissingError as error:
+        return wrong("the mixer's inner loops", str(error), COMPILE)
+    return fine("the mixer's inner loops", "compiled")
 
 
 def _check_libraries() -> Iterator[Finding]:

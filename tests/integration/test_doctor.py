@@ -20,6 +20,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+import mixer.kernel
 from contracts.commands import Status, encode_reply
 from contracts.jetstream.connection import Bus
 from contracts.jetstream.directory import remove_entry
@@ -126,7 +127,17 @@ async def test_a_whole_set_up_is_well(whole: SetUp):
     findings = await examine(whole.patient(channel_id=CHANNEL))
     assert [finding for finding in findings if finding.verdict == "wrong"] == []
     verdicts = {finding.check: finding.verdict for finding in findings}
-    fine = {"data folder", "ffmpeg", "discord.py", "davey", "nats-server", "clock of NATS", "streams", "capture"}
+    fine = {
+        "data folder",
+        "ffmpeg",
+        "the mixer's inner loops",
+        "discord.py",
+        "davey",
+        "nats-server",
+        "clock of NATS",
+        "streams",
+        "capture",
+    }
     fine |= {"mixer", "keeper", "Discord", "token", "intents", "UDP", "keys", "days of storage left"}
     assert fine <= {check for check, verdict in verdicts.items() if verdict == "fine"}
     assert verdicts["links"] == "note"
@@ -296,6 +307,14 @@ class TestMachine:
         found = only_wrong(await check_machine(whole.patient(ffmpeg="/nonexistent")))
         assert found.check == "ffmpeg"
         assert "RETOLD_FFMPEG" in found.remedy
+
+    async def test_no_compiler(self, whole: SetUp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+        """And nothing compiled: what was loaded before is forgotten for a while."""
+        monkeypatch.setattr(mixer.kernel, "_path", lambda: tmp_path / "kernel.so")
+        monkeypatch.setattr(mixer.kernel, "_compilers", lambda: iter(()))
+        monkeypatch.setattr(machine, "kernel", mixer.kernel.kernel.__wrapped__)
+        found = only_wrong(await check_machine(whole.patient()))
+        assert (found.check, "python -m mixer.kernel" in found.remedy) == ("the mixer's inner loops", True)
 
     async def test_a_data_folder_that_takes_nothing(self, whole: SetUp, tmp_path: Path):
         """By its path."""
