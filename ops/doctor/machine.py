@@ -1,4 +1,4 @@
-"""The machine: the data folder and its disk, ffmpeg, what is compiled, and the libraries that hearing a call hangs on."""
+"""The machine: data folder and disk, ffmpeg, what is compiled, and the libraries that hearing a call hangs on."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ from ops.doctor.finding import Finding, Patient, fine, note, wrong
 FULL_BYTES: Final = 1_000_000_000
 TIGHT_BYTES: Final = 5_000_000_000  # a day of a busy server, with room to spare
 INSTALL: Final = "pip install --require-hashes -r requirements/ops.txt"
-COMPILE: Final = (
-    "make install, or pip install --require-hashes -r requirements/compiler.txt, then python -m mixer.kernel"
-)
+COMPILE: Final = "pip install --require-hashes -r requirements/compiler.txt, then python -m mixer.kernel"
 PINNED: Final = re.compile(r"([A-Za-z0-9.-]+)==([^\s;]+)")
 
 
