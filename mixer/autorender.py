@@ -8,6 +8,7 @@ what several mixers submit at once is one job.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -28,8 +29,21 @@ log = structlog.get_logger()
 
 SWEEP_S: Final = 60.0  # an entry written while the connection was away is noticed by then
 FOLLOWED_S: Final = 1.0
+FIRST_S: Final = 20.0  # so long the files of a follower go before all others
 REQUESTED_BY: Final = "auto"
 _RENDERED: Final = tuple(recipe for recipe in DEFAULT_RECIPES if recipe not in FOLLOWED)
+
+
+class _Ending:
+    """A session that ended a while ago: what is to be rendered of it, besides what a follower makes."""
+
+    def __init__(self, recipes: list[Recipe]) -> None:
+        self.recipes = recipes
+        self._until_s = time.monotonic() + FIRST_S
+
+    def may_begin(self, *, followed: bool) -> bool:
+        """Whether renders would no longer be in a follower's way, who has what people wait for."""
+        return bool(self.recipes) and (not followed or time.monotonic() >= self._until_s)
 
 
 class AutoRender:
@@ -38,7 +52,7 @@ class AutoRender:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._seen: dict[str, int] = {}  # when the session had ended, as the directory said
-        self._followed: set[str] = set()  # that have ended, while somebody may still be at their default mix
+        self._ending: dict[str, _Ending] = {}  # while somebody may still be at their default mix
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -58,7 +72,7 @@ class AutoRender:
 
     async def _wait(self) -> None:
         try:
-            async with asyncio.timeout(FOLLOWED_S if self._followed else SWEEP_S):
+            async with asyncio.timeout(FOLLOWED_S if self._ending else SWEEP_S):
                 await self._changed.wait()
         except TimeoutError:
             return
@@ -67,13 +81,16 @@ class AutoRender:
         for entry in await list_entries(self._bus):
             if entry.ended_unix_ns is not None and self._seen.get(entry.session) != entry.ended_unix_ns:
                 asked = [] if entry.mix is None else [entry.mix.canonical()]
-                await self._submit_missing(entry.session, [*_RENDERED, *asked])
-                self._followed.add(entry.session)
+                self._ending[entry.session] = _Ending([*_RENDERED, *asked])
                 self._seen[entry.session] = entry.ended_unix_ns
-        for session in sorted(self._followed):  # whoever follows one is about to store these; if not, its lease ends
-            if not await is_leased(self._bus, following(session)):
+        for session, ending in sorted(self._ending.items()):
+            followed = await is_leased(self._bus, following(session))
+            if ending.may_begin(followed=followed):
+                await self._submit_missing(session, ending.recipes)
+                ending.recipes = []
+            if not followed:  # whoever follows it is about to store these; if not, its lease ends
                 await self._submit_missing(session, FOLLOWED)
-                self._followed.remove(session)
+                del self._ending[session]
 
     async def _submit_missing(self, session: str, recipes: Iterable[Recipe]) -> None:
         try:

@@ -18,7 +18,8 @@ from contracts.events import SpeakerWithheld, decode_fact, encode_fact
 from contracts.ids import new_id
 from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import put_entry
-from contracts.jetstream.jobs import failed_renders, submit_job, watch_render
+from contracts.jetstream.jobs import JobQueue, failed_renders, submit_job, watch_render
+from contracts.jetstream.leases import following, take_lease
 from contracts.jetstream.objects import find_artifact, list_artifacts, read_artifact, remove_artifact
 from contracts.jetstream.streams import create_session, ensure_shared
 from contracts.presets import PRESETS
@@ -26,6 +27,7 @@ from contracts.recipes import DEFAULT_RECIPES, Recipe, encode_recipe
 from contracts.settings import Settings
 from contracts.subjects import FactSubject, facts, parse
 from mixer import app, worker
+from mixer.autorender import AutoRender
 from ops.embedded import EmbeddedServer
 from tests.builders import Built, Network, build_session
 from tests.judge import decode_file, verdicts
@@ -225,6 +227,21 @@ async def test_an_ended_session_gets_its_default_files_by_itself(server: Embedde
         await publish(bus, later, mix=PRESETS["raw"])
         await until(lambda: rendered(later, PRESETS["raw"]))
     assert await list_artifacts(bus, running.session) == []
+
+
+async def test_what_a_follower_makes_goes_before_the_rest(bus: Bus):
+    """While somebody is at the default mix of a session that has ended, no render takes their time."""
+    built = build_session(SECONDS, 2, seed=13, plan=PLAN)
+    lease = await take_lease(bus, following(built.session), new_id())
+    async with JobQueue(bus) as queue:
+        auto = asyncio.create_task(AutoRender(bus).run())
+        await publish(bus, built)
+        assert await queue.take(timeout_s=2.5) is None
+        await lease.release()
+        deliveries = [await queue.take() for _ in DEFAULT_RECIPES]
+        auto.cancel()
+    asked = {encode_recipe(delivery.job.recipe) for delivery in deliveries if delivery}
+    assert asked == {encode_recipe(recipe) for recipe in DEFAULT_RECIPES}
 
 
 async def test_what_was_made_of_a_part_of_the_log_does_not_stand_for_the_whole(server: EmbeddedServer, bus: Bus):
