@@ -86,6 +86,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         so that a running session is placed as it will stay; `hindsight`: by the whole log, better for people who hardly
         speak; `arrival`: each talkspurt where it came in, whatever RTP says of pauses. None = the output's default: a
         mix follows, tracks have hindsight.
+    same_room
+        Whether people whose microphones hear each other are laid onto each other by it, so that nobody is an echo;
+        `alignment` is then `hindsight`.
     """
 
     output: Output = "mix"
@@ -105,9 +108,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     silence: Literal["keep", "trim"] = "keep"
     chapters: bool = True
     alignment: Alignment | None = None
+    same_room: bool = False
 
     def __post_init__(self) -> None:
-        problems = self._report_problem, self._range_problem, self._quality_problem, self._container_problem
+        problems = (
+            *(self._report_problem, self._range_problem, self._quality_problem),
+            *(self._container_problem, self._room_problem),
+        )
         if problem := next((found for check in problems if (found := check())), ""):
             raise MalformedError(f"not a recipe: {problem}")
 
@@ -146,6 +153,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
             return f"container: {self.container} holds {', '.join(held)}, not {self.format}"
         return ""
 
+    def _room_problem(self) -> str:
+        if self.same_room and self.aligns_by != "hindsight":
+            return f"same_room: it takes the whole log, alignment hindsight, not {self.alignment}"
+        return "same_room: a report moves nobody" if self.same_room and self.output == "report" else ""
+
     @property
     def extension(self) -> str:
         """What the names of its files end in."""
@@ -164,11 +176,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     @property
     def aligns_by(self) -> Alignment:
         """How its packets are placed, defaults applied."""
-        return self.alignment or ("follow" if self.output == "mix" else "hindsight")
+        return self.alignment or ("follow" if self.output == "mix" and not self.same_room else "hindsight")
 
     def canonical(self) -> Recipe:
         """The same recipe in its one spelling: sorted, no defaults, nothing about people who are not heard."""
-        usual = Recipe(output=self.output, format=self.format)
+        usual = Recipe(output=self.output, format=self.format, same_room=self.same_room)
         heard = None if self.people is None else tuple(sorted(set(self.people) - set(self.mute)))
         return msgspec.structs.replace(
             self,

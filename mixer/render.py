@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
+import numpy as np
 
-from contracts.clock import TICKS_PER_SECOND, ns_to_ticks
+from contracts.clock import TICKS_PER_SECOND, ns_to_ticks, ticks_to_seconds
 from contracts.recipes import FOLLOWED
 from mixer import names
 from mixer.ahead import ahead
@@ -41,7 +42,8 @@ from mixer.peaks import Peaks, peaks_dat, peaks_json
 from mixer.remux import Remuxer
 from mixer.rendered import Order, Rendered, RenderedFile, check_range, describe_file
 from mixer.replay import Session, Track
-from mixer.report import lost_spans, report_track
+from mixer.report import SpeakerReport, lost_spans, report_track
+from mixer.same_room import activity_of, moved, shifts
 from mixer.sound import Sound, SoundFold
 from mixer.timeline import PlacedSource, Timeline
 from mixer.trim import trim, whole
@@ -100,7 +102,7 @@ def render(
         files = tuple(job.files())
         return Rendered(
             files=files,
-            speakers=tuple(report_track(line.track, line.placed) for line in job.lines),
+            speakers=job.report(),
             malformed_messages=session.malformed,
         )
 
@@ -117,14 +119,27 @@ class _Job:
         self._progress = progress
         self._range = check_range(self._recipe, session)
         self._kept = whole(self._range)
-        heard = [track for track in session.tracks if self._recipe.hears(track.user_id)]
         timeline = Timeline(session.tracks, self._recipe.aligns_by)
-        self.lines = [_Line(track, timeline.place(track)) for track in heard]
+        self._shifts: dict[str, int] = {}
+        if self._recipe.same_room:
+            self._shifts = self._find_shifts(timeline)
+        heard = [track for track in session.tracks if self._recipe.hears(track.user_id)]
+        self.lines = [_Line(track, moved(timeline.place(track), self._shifts.get(track.user_id, 0))) for track in heard]
         if self._recipe.silence == "trim":
             self._trim()
         self._passes = 2 if self._recipe.aims_at == "exact" else 1
         self._done = [0.0] * (1 if self._recipe.output == "mix" else max(len(self.lines), 1))
         self._telling = threading.Lock()
+
+    def report(self) -> tuple[SpeakerReport, ...]:
+        """What was judged of everybody who is in it."""
+        return tuple(
+            msgspec.structs.replace(
+                report_track(line.track, line.placed),
+                same_room_ms=round(ticks_to_seconds(self._shifts.get(line.track.user_id, 0)) * 1000, 3),
+            )
+            for line in self.lines
+        )
 
     def files(self) -> Iterator[RenderedFile]:
         if self._recipe.output == "mix":
@@ -134,6 +149,20 @@ class _Job:
             yield self._hold_tracks()
         else:
             yield from self._each_track(self._track)
+
+    def _find_shifts(self, timeline: Timeline) -> dict[str, int]:
+        """Of everybody, also who is not in this recipe: it decides who is heard, not where."""
+        placed = {track.user_id: timeline.place(track) for track in self._session.tracks}
+
+        def hear(user_id: str, start: int, stop: int) -> Samples:
+            preroll = max(start - PREROLL_TICKS, 0)
+            decoders = [SourceDecoder(SourceFeed(source, start_tick=preroll)) for source in placed[user_id]]
+            blocks = (block for decoder in decoders if (block := decoder.block(preroll, stop)) is not None)
+            sound = mix_blocks(blocks)
+            return np.zeros((stop - start, 1), dtype=np.float32) if sound is None else sound[start - preroll :]
+
+        ticks = self._session.duration_ticks
+        return shifts({user_id: activity_of(each, ticks) for user_id, each in placed.items()}, hear)
 
     def _each_track(self, make: Callable[[_Line, int], T]) -> Iterator[T]:
         """What is made of each track, in order; TRACKS_AT_A_TIME are made at a time."""
@@ -197,7 +226,7 @@ class _Job:
             recipe=self._recipe,
             tracks=tracks,
             notes=self._notes(),
-            speakers=[report_track(line.track, line.placed) for line in self.lines],
+            speakers=list(self.report()),
             ticks=len(self._range),
         )
 

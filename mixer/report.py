@@ -68,6 +68,8 @@ class SpeakerReport(msgspec.Struct, frozen=True, kw_only=True):
         Where the sender's clock and the arrivals parted for good, and whom the map followed.
     difference_ms
         How far apart at most the other alignment puts a packet; None if there was no other.
+    same_room_ms
+        By how much this person was moved earlier because they share a room with somebody; negative: later.
     """
 
     user_id: str
@@ -86,6 +88,7 @@ class SpeakerReport(msgspec.Struct, frozen=True, kw_only=True):
     clock_stops: int
     steps: tuple[Step, ...]
     difference_ms: float | None = None
+    same_room_ms: float = 0.0
 
 
 def report_track(

@@ -29,7 +29,9 @@ OPTIONS: Final = {  # what the recipe's fields are called on the command line
     "gain_db": "--gain",
     "start_tick": "--from",
     "stop_tick": "--to",
+    "same_room": "--same-room",
 }
+_SAME_NAMES: Final = ("loudness", "levelling", "silence", "alignment", "same_room", "chapters")
 _FIELD: Final = re.compile(r"(\$\.)?\b(" + "|".join(OPTIONS) + r")\b")
 
 
@@ -58,6 +60,11 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--last", type=parse_clock, metavar="TIME", help="from so long before the end, or before now")
     group.add_argument("--silence", choices=("keep", "trim"), help="trim: at most a second where nobody speaks")
     group.add_argument("--alignment", choices=get_args(Alignment), help="follow in a mix, hindsight in tracks")
+    group.add_argument(
+        "--same-room",
+        action=argparse.BooleanOptionalAction,
+        help="lay people onto each other who sit in one room, by what their microphones hear of each other",
+    )
 
 
 def _add_sound(group: argparse._ArgumentGroup) -> None:
@@ -139,7 +146,7 @@ def _changes(arguments: argparse.Namespace, entry: SessionEntry, base: Recipe) -
         "stop_tick": None if arguments.stop in {None, NOW} else seconds_to_ticks(arguments.stop),
         "gate_db": arguments.gate,
         "bits": arguments.bits,
-        **{name: getattr(arguments, name) for name in ("loudness", "levelling", "silence", "alignment", "chapters")},
+        **{name: getattr(arguments, name) for name in _SAME_NAMES},
     }
     return {name: value for name, value in asked.items() if value is not None} | _files(arguments, base)
 
