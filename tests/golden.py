@@ -89,6 +89,7 @@ TRACKS_RECIPE = recipes.Recipe(  # what a recipe could say since mixes are level
 )
 VBR_RECIPE = recipes.Recipe(vbr_quality=2, loudness="off", levelling=False)
 ALIGNED_RECIPE = recipes.Recipe(alignment="hindsight")
+ROOM_RECIPE = recipes.Recipe(same_room=True)
 MEASURED_ARTIFACT = msgspec.structs.replace(
     ARTIFACT,
     name="0123456789abcdef-tracks.zip",
@@ -219,6 +220,7 @@ GOLDEN: dict[str, Golden] = {
     "recipe_tracks.json": Golden(TRACKS_RECIPE, recipes.decode_recipe, recipes.encode_recipe),
     "recipe_vbr.json": Golden(VBR_RECIPE, recipes.decode_recipe, recipes.encode_recipe),
     "recipe_aligned.json": Golden(ALIGNED_RECIPE, recipes.decode_recipe, recipes.encode_recipe),
+    "recipe_room.json": Golden(ROOM_RECIPE, recipes.decode_recipe, recipes.encode_recipe),
     "artifact.json": Golden(ARTIFACT, _json(artifacts.Artifact), msgspec.json.encode),
     "artifact_lossy.json": Golden(LOSSY_ARTIFACT, _json(artifacts.Artifact), msgspec.json.encode),
     "artifact_measured.json": Golden(MEASURED_ARTIFACT, _json(artifacts.Artifact), msgspec.json.encode),
