@@ -19,6 +19,7 @@ from typing import BinaryIO, Final, TypeAlias
 import msgspec
 
 from contracts.errors import RetoldError
+from contracts.recipes import FOLLOWED, Recipe
 from mixer.errors import RequestError
 from mixer.followed import Followed
 from mixer.formats.mp3 import frame_bytes
@@ -65,9 +66,10 @@ class Frames(msgspec.Struct, frozen=True, tag="frames"):
 
 
 class Grown(msgspec.Struct, frozen=True, tag="grown"):
-    """Files are there; the log was read up to `log_end`. The last of them come without `more`."""
+    """A recipe's files are there; the log was read up to `log_end`. The last recipe comes without `more`."""
 
     log_end: int
+    recipe: Recipe
     files: tuple[RenderedFile, ...]
     more: bool = False
 
@@ -114,8 +116,8 @@ def _follow(assignment: FollowAssignment) -> None:
         _say(Resumed(followed.sequence))
         for message in _messages(sys.stdin.buffer):
             if message.sequence == 0:
-                _say(Grown(followed.sequence, followed.finish(), more=True))
-                _say(Grown(followed.sequence, (followed.report(),)))
+                for recipe, files in followed.finish():
+                    _say(Grown(followed.sequence, recipe, files, more=recipe != FOLLOWED[-1]))
                 return
             followed.apply(message.sequence, message.subject, message.data)
             _say(Reached(followed.sequence))

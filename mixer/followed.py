@@ -91,8 +91,8 @@ class Followed:
         if self._mix.savable:
             self._save()
 
-    def finish(self) -> tuple[RenderedFile, ...]:
-        """The log is at its end: all files but the report.
+    def finish(self) -> Iterator[tuple[Recipe, tuple[RenderedFile, ...]]]:
+        """The log is at its end: the files of each recipe, what people wait for first.
 
         Raises
         ------
@@ -103,15 +103,9 @@ class Followed:
         check_range(FOLLOWED_MIX, session)
         self._push(self._hearing.finish(session.duration_ticks))
         order = msgspec.structs.replace(self._order, log_end=self.sequence)
-        return (
-            _finish_mix(self._mix, session, order, self._folder),
-            *_finish_peaks(self._peaks, session, order, self._folder),
-        )
-
-    def report(self) -> RenderedFile:
-        """The report; behind `finish`, as nobody waits for it."""
-        order = msgspec.structs.replace(self._order, log_end=self.sequence)
-        return _finish_report(self._hearing, self._records, order, self._folder)
+        yield FOLLOWED_MIX, (_finish_mix(self._mix, session, order, self._folder),)
+        yield FOLLOWED_PEAKS, _finish_peaks(self._peaks, session, order, self._folder)
+        yield FOLLOWED_REPORT, (_finish_report(self._hearing, self._records, order, self._folder),)
 
     def close(self) -> None:
         """End what runs; the state stays."""

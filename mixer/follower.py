@@ -37,7 +37,7 @@ from contracts.jetstream.objects import remove_artifact
 from contracts.jetstream.pull import LogMessage
 from contracts.jetstream.replay import log_birth, replay
 from contracts.jetstream.streams import session_exists
-from contracts.recipes import FOLLOWED_MIX, FOLLOWED_PEAKS, FOLLOWED_REPORT, Recipe
+from contracts.recipes import FOLLOWED_MIX, Recipe
 from contracts.subjects import facts, live
 from mixer.errors import RenderProcessError, RequestError
 from mixer.follow_process import (
@@ -291,23 +291,22 @@ class Follower:
 
     async def _store(self, grown: Grown, birth: str) -> None:
         started = time.monotonic()
-        for recipe in (FOLLOWED_MIX, FOLLOWED_PEAKS) if grown.more else (FOLLOWED_REPORT,):
-            files = [file for file in grown.files if Path(file.path).suffix == f".{recipe.format}"]
-            artifacts = await store_files(self._bus, files, self._order(recipe, grown.log_end))
-            if await log_birth(self._bus, self._session) != birth:
-                for artifact in artifacts:
-                    await remove_artifact(self._bus, self._session, artifact.name)
-                return
-            await publish_render_fact(
-                self._bus,
-                RenderStored(
-                    job=job_id(self._session, recipe),
-                    session=self._session,
-                    unix_ns=time.time_ns(),
-                    artifacts=tuple(artifacts),
-                ),
-            )
-        log.info("follow_stored", files=len(grown.files), elapsed_s=round(time.monotonic() - started, 3))
+        artifacts = await store_files(self._bus, grown.files, self._order(grown.recipe, grown.log_end))
+        if await log_birth(self._bus, self._session) != birth:
+            for artifact in artifacts:
+                await remove_artifact(self._bus, self._session, artifact.name)
+            return
+        await publish_render_fact(
+            self._bus,
+            RenderStored(
+                job=job_id(self._session, grown.recipe),
+                session=self._session,
+                unix_ns=time.time_ns(),
+                artifacts=tuple(artifacts),
+            ),
+        )
+        elapsed_s = round(time.monotonic() - started, 3)
+        log.info("follow_stored", output=grown.recipe.output, files=len(artifacts), elapsed_s=elapsed_s)
 
     def _order(self, recipe: Recipe, log_end: int) -> Order:
         return Order(

@@ -13,8 +13,8 @@ for frame, what one encoder makes in one run (tested).
 
 from __future__ import annotations
 
+import os
 import queue
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -51,7 +51,7 @@ _SEEK_POINTS: Final = 100
 _ALONE: Final = ("-reservoir", "0", "-write_xing", "0", "-id3v2_version", "0", "-flush_packets", "0")
 _EXACT: Final = ("-threads", "1", "-fflags", "+bitexact", "-flags:a", "+bitexact")
 _READ_BYTES: Final = 64 * 1024
-_COPY_BYTES: Final = 1024 * 1024
+_COPY_BYTES: Final = 1 << 30
 
 
 def frame_bytes(kbps: int) -> int:
@@ -347,7 +347,9 @@ def write_mp3(encoder: Mp3Frames, path: Path, *, ticks: int, about: About) -> No
     tag = id3_tag(path)
     with path.open("wb") as file, Path(encoder.file.name).open("rb") as source:
         file.write(tag + info_frame(kbps, frames=frames, ticks=ticks))
-        shutil.copyfileobj(source, file, _COPY_BYTES)
+        file.flush()
+        while os.sendfile(file.fileno(), source.fileno(), None, _COPY_BYTES):
+            pass
 
 
 def id3_tag(file: Path) -> bytes:

@@ -102,7 +102,8 @@ class _Bench:
         followed = Followed(self._folder / "follow", self._order(FOLLOWED_MIX))
         for message in self._built.messages:
             followed.apply(message.sequence, message.subject, message.data)
-        followed.finish()
+        for _recipe, _files in followed.finish():
+            pass
         followed.close()
 
     def _render(self, recipe: Recipe) -> list[Path]:

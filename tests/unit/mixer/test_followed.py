@@ -80,11 +80,15 @@ def feed(followed: Followed, messages: list[LogMessage]) -> None:
         followed.apply(message.sequence, message.subject, message.data)
 
 
+def finished(followed: Followed) -> tuple[RenderedFile, ...]:
+    return tuple(file for _, files in followed.finish() for file in files)
+
+
 def test_following_and_rendering_give_the_same_bytes(built: Built, tmp_path: Path, later: Files):
     followed = Followed(tmp_path / "live", order_of(built, FOLLOWED_MIX))
     feed(followed, built.messages)
     assert followed.ended
-    files = *followed.finish(), followed.report()
+    files = finished(followed)
     followed.close()
     assert contents(files) == later
     mix = decode_file(Path(files[0].path))
@@ -105,7 +109,7 @@ def test_a_follower_that_is_killed_goes_on_to_the_same_bytes(built: Built, tmp_p
         if at == len(built.messages):
             break
         followed.close()
-    files = *followed.finish(), followed.report()
+    files = finished(followed)
     followed.close()
     assert len(states) > 2
     assert contents(files) == later
@@ -115,7 +119,7 @@ def test_messages_that_are_given_again_change_nothing(built: Built, tmp_path: Pa
     followed = Followed(tmp_path / "live", order_of(built, FOLLOWED_MIX))
     for message in built.messages:
         feed(followed, [message, message])
-    files = *followed.finish(), followed.report()
+    files = finished(followed)
     followed.close()
     assert contents(files) == later
 
@@ -143,7 +147,7 @@ def test_without_a_state_that_fits_it_begins_anew(built: Built, tmp_path: Path, 
     again = Followed(tmp_path / "live", order)
     assert again.sequence == 0
     feed(again, built.messages)
-    files = *again.finish(), again.report()
+    files = finished(again)
     again.close()
     assert [file.sha256 for file in files] == [sha for _, sha, _ in later.values()]
 
@@ -153,5 +157,5 @@ def test_a_session_without_length_has_no_mix(tmp_path: Path):
     followed = Followed(tmp_path / "live", order_of(empty, FOLLOWED_MIX))
     feed(followed, empty.messages)
     with pytest.raises(RequestError, match=r"0\.000 s long"):
-        followed.finish()
+        finished(followed)
     followed.close()
