@@ -60,5 +60,7 @@ class Home:
     def _name(self) -> str:
         path = self.folder / "owner"
         if not path.exists():
-            path.write_text(f"{os.uname().nodename}-{secrets.token_hex(4)}")
+            part = path.with_suffix(".part")  # half a name, of a disk that is full, might be another's as well
+            part.write_text(f"{os.uname().nodename}-{secrets.token_hex(4)}")
+            part.rename(path)
         return path.read_text()

@@ -3,11 +3,14 @@
 One file per session, `RETOLD_DATA/spool/<session>.spool`, in the bundle's form without its end record. It survives
 this process (the kernel holds what was written) and, once a second, a power loss (fdatasync, off the event loop). A
 disk that is full raises an alarm, once, and recording goes on from memory; every message it did not take is counted.
+As soon as it has room, what comes is written down again, also if there was not even room for the file at first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -43,29 +46,29 @@ class Spool:
         Its size.
     failures
         Messages that the disk did not take.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be opened at all.
     """
 
     def __init__(self, directory: Path, session: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / f"{session}{SUFFIX}"
         self._session = session
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        self.bytes = self._whole_bytes()
-        self.failures = 0
-        self._dirty = False
-        os.ftruncate(self._file, self.bytes)
-        if not self.bytes:
-            self._write(BUNDLE_MAGIC + frame(BundleHeader(session, time.time_ns(), WRITER)))
+        self._file = CLOSED
+        self.bytes = self.failures = 0
+        self._said = self._dirty = self._over = False
+        try:
+            self._open()
+        except OSError as error:
+            self._say_failed(str(error))
 
     def append(self, subject: str, message_id: str, data: bytes) -> int | None:
         """Write a message down; where it stands, or None if the disk did not take it."""
-        position = self.bytes
-        return position if self._write(frame(BundleMessage(subject, message_id, data))) else None
+        try:
+            self._open()
+            position = self._write(frame(BundleMessage(subject, message_id, data)))
+        except OSError as error:
+            self.failures += 1
+            self._say_failed(str(error))
+            return None
+        return position
 
     def read(self, position: int) -> bytes:
         """The data of the message that stands there."""
@@ -74,8 +77,9 @@ class Spool:
 
     def messages(self) -> Iterator[BundleMessage]:
         """Every message, in the order they were written."""
-        with self.path.open("rb") as file:
-            yield from BundleReader(file).salvage()
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size:
+                yield from BundleReader(file).salvage()
 
     async def keep_synced(self) -> None:
         """Put what was written on the disk itself, once a second, until cancelled."""
@@ -93,7 +97,8 @@ class Spool:
                 log.error("spool_sync_failed", session=self._session, error=str(error))  # noqa: TRY400  # an alarm
 
     def close(self) -> None:
-        """Keep the file, for the next process; harmless if done before."""
+        """Keep the file, for the next process; harmless if done before. Nothing is written from then on."""
+        self._over = True
         if self._file != CLOSED:
             os.close(self._file)
             self._file = CLOSED
@@ -103,23 +108,32 @@ class Spool:
         self.close()
         self.path.unlink(missing_ok=True)
 
-    def _write(self, record: bytes) -> bool:
-        try:
-            written = os.pwrite(self._file, record, self.bytes)
-        except OSError as error:
-            return self._failed(str(error))
-        if written < len(record):
+    def _open(self) -> None:
+        """Have a file that begins as it should, if it was not there yet."""
+        if self._over:
+            raise OSError(errno.EBADF, "the spool is closed")
+        if self._file == CLOSED:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            self.bytes = self._whole_bytes()
             os.ftruncate(self._file, self.bytes)
-            return self._failed("the disk took only a part")
+        if not self.bytes:
+            self._write(BUNDLE_MAGIC + frame(BundleHeader(self._session, time.time_ns(), WRITER)))
+
+    def _write(self, record: bytes) -> int:
+        """Where the record stands; OSError, and nothing of it is there, if the disk did not take it."""
+        position = self.bytes
+        if os.pwrite(self._file, record, position) < len(record):
+            os.ftruncate(self._file, position)
+            raise OSError(errno.ENOSPC, "the disk took only a part")
         self.bytes += len(record)
         self._dirty = True
-        return True
+        return position
 
-    def _failed(self, why: str) -> bool:
-        self.failures += 1
-        if self.failures == 1:
+    def _say_failed(self, why: str) -> None:
+        if not self._said:
+            self._said = True
             log.error("spool_failed", session=self._session, error=why)
-        return False
 
     def _whole_bytes(self) -> int:
         """Where the last whole record ends; 0 if there is none."""

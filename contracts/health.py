@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -36,10 +37,10 @@ async def keep_beating(data: Path, service: str, well: Callable[[], bool]) -> No
         Whether the service can do its work right now.
     """
     path = _file(data, service)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         while True:
-            await asyncio.to_thread(_say, path, well=well())  # a slow disk must not hold up the packets
+            with contextlib.suppress(OSError):  # a disk that is full: it looks unwell, and works on
+                await asyncio.to_thread(_say, path, well=well())  # a slow disk must not hold up the packets
             await asyncio.sleep(BEAT_S)
     finally:
         path.unlink(missing_ok=True)
@@ -47,6 +48,7 @@ async def keep_beating(data: Path, service: str, well: Callable[[], bool]) -> No
 
 def _say(path: Path, *, well: bool) -> None:
     if well:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     else:
         path.unlink(missing_ok=True)

@@ -3,7 +3,8 @@
     <folder>/<session>/<object id>      whole, its digest checked; `.part` while it is fetched
 
 An object is fetched when it is asked for a second time: most are downloaded once. Of all together no more than a budget
-is kept; what was not asked for longest goes first. At the start whatever an earlier process left is thrown away.
+is kept, or than the disk takes; what was not asked for longest goes first. At the start whatever an earlier process
+left is thrown away.
 
 nginx does not ask again while it sends. So what ends a link also empties the files it was given: truncated, not only
 unlinked, they end every transfer from them at once. Whoever else was reading resumes, and is checked anew.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -134,11 +136,17 @@ class Cache:
                 part.rename(path)
             except (RetoldError, OSError) as error:
                 log.warning("cache_not_filled", session=stored.artifact.session, why=str(error))
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    self._shrink(sum(self._files.values()) - stored.size)  # it may be fetched the next time
                 return
             finally:
                 part.unlink(missing_ok=True)
         self._files[name] = stored.size
-        while sum(self._files.values()) > self._budget_bytes:
+        self._shrink(self._budget_bytes)
+
+    def _shrink(self, most_bytes: int) -> None:
+        """Let the oldest go until all together are no more than that."""
+        while self._files and sum(self._files.values()) > most_bytes:
             self._drop(next(iter(self._files)))
 
     async def _write(self, part: Path, stored: StoredArtifact) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import tempfile
 import time
 from asyncio.subprocess import Process
@@ -194,9 +195,10 @@ class Worker:
 
 
 def _say(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in FULL:
-        return f"the mixer's disk is full: {tempfile.gettempdir()} (TMPDIR) takes no more; {error.strerror}"
-    return str(error) or type(error).__name__
+    said = str(error) or type(error).__name__
+    if (isinstance(error, OSError) and error.errno in FULL) or os.strerror(errno.ENOSPC) in said:  # FFmpeg's words, too
+        return f"the mixer's disk is full: {tempfile.gettempdir()} (TMPDIR) takes no more; {said}"
+    return said
 
 
 async def _beat(delivery: Delivery) -> None:

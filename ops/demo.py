@@ -33,7 +33,7 @@ from contracts.streams import JOBS, RENDER_CONSUMER
 from ops.cli.mix import describe
 from ops.cli.output import progress_bar
 from ops.cli.renders import download
-from ops.cli.services import Installation
+from ops.cli.up import Installation
 from ops.loopback.plan import CallPlan
 from ops.loopback.server import LoopbackDiscord
 from ops.race import beside

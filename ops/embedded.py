@@ -129,11 +129,11 @@ class EmbeddedServer:
                 stderr=log_file,
                 start_new_session=True,
             )
-        self._pid_file.write_text(str(self._process.pid))
         self.address = f"nats://127.0.0.1:{port}"
         self.url = f"nats://{USER}:{password}@127.0.0.1:{port}"
         self.monitor_url = f"http://127.0.0.1:{monitor_port}"
         try:
+            self._pid_file.write_text(str(self._process.pid))
             await self._wait_until_ready(port)
         except BaseException:
             await self.stop()
@@ -158,7 +158,14 @@ class EmbeddedServer:
 
     async def stop(self) -> None:
         """End the server; its data stays."""
-        process, self._process = self._process, None
+        await self.interrupt()
+        if self._process is not None:
+            self._process = None
+            self._pid_file.unlink(missing_ok=True)
+
+    async def interrupt(self) -> None:
+        """End the server in order; whoever waits for its end starts it again."""
+        process = self._process
         if process is None or process.returncode is not None:
             return
         process.send_signal(signal.SIGTERM)
@@ -168,7 +175,6 @@ class EmbeddedServer:
         except TimeoutError:
             process.kill()
             await process.wait()
-        self._pid_file.unlink(missing_ok=True)
 
     async def wait(self) -> int:
         """The exit code, when it ends by itself."""

@@ -165,6 +165,7 @@ def _server_readings(look: Look) -> Iterator[Reading]:
     for account, used in accounts.items():
         yield Reading(declared.ACCOUNT_STORAGE, used, (account,))
     if look.server is not None:
+        yield Reading(declared.FROZEN, len(look.server.frozen))
         numbers = look.server.numbers
         for metric, name in (
             (declared.SERVER_MAX_STORAGE, "config_max_storage"),

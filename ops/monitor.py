@@ -12,6 +12,9 @@ from contracts.errors import UnavailableError
 from contracts.jetstream.lag import JSZ_DETAILS, StreamLag, lags_from_jsz
 
 TIMEOUT_S: Final = 5.0
+UNWELL: Final = 503  # with what is wrong
+FROZEN: Final = ("write error", "JetStream not enabled")
+ALL_STREAMS: Final = "every stream"
 
 
 class ServerState(msgspec.Struct, frozen=True):
@@ -25,11 +28,15 @@ class ServerState(msgspec.Struct, frozen=True):
         By name, those of JetStream with `stats_` or `config_` before it.
     store_dir
         Where its streams lie on its machine; empty without JetStream.
+    frozen
+        Streams that it writes no more, since its disk did not take something: until it is started again, also when
+        there is room by then. One of a cluster gives up ALL_STREAMS.
     """
 
     version: str
     numbers: dict[str, float]
     store_dir: str
+    frozen: tuple[str, ...] = ()
 
 
 class Monitor:
@@ -65,12 +72,22 @@ class Monitor:
             for name, value in part.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        return ServerState(varz["version"], numbers, str(parts["config_"].get("store_dir", "")))
+        store_dir = str(parts["config_"].get("store_dir", ""))
+        return ServerState(varz["version"], numbers, store_dir, await self.frozen_streams())
 
-    async def _get(self, path: str) -> bytes:
+    async def frozen_streams(self) -> tuple[str, ...]:
+        """`ServerState.frozen`."""
+        health = msgspec.json.decode(await self._get("healthz?details=true", but=(UNWELL,)))
+        errors = health.get("errors") or ()
+        said = {str(error.get("stream") or ALL_STREAMS): str(error.get("error")) for error in errors}
+        return tuple(sorted(stream for stream, error in said.items() if any(sign in error for sign in FROZEN)))
+
+    async def _get(self, path: str, *, but: tuple[int, ...] = ()) -> bytes:
+        """What is answered with a status that is good, or one of these."""
         try:
             answer = await self._client.get(f"{self.url}/{path}")
-            answer.raise_for_status()
+            if answer.status_code not in but:
+                answer.raise_for_status()
         except httpx.HTTPError as error:
             raise UnavailableError(
                 f"NATS' monitoring does not answer at {self.url} (RETOLD_NATS_MONITOR_URL): {error!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -17,6 +18,7 @@ from ops.monitor import ServerState
 
 DAY_S: Final = 86_400.0
 PACE_S: Final = 7 * DAY_S
+NO_LIMIT_BYTES: Final = 1e15  # as ops.setup.nats_conf has it
 LEAST_PACE_S: Final = DAY_S  # what was recorded in the first hours is no pace yet
 
 
@@ -80,12 +82,24 @@ def _began_s(stream: str) -> float | None:
         return None
 
 
+def free_bytes(store_dir: str) -> float | None:
+    """What the disk has on which JetStream's store lies; None if it is another machine's."""
+    for path in (Path(store_dir), *Path(store_dir).parents[:2]):  # who may not look inside sees where it begins
+        try:
+            return float(shutil.disk_usage(path).free)
+        except PermissionError:
+            continue
+        except OSError:
+            return None
+    return None
+
+
 def _room_bytes(server: ServerState | None) -> float | None:
-    """The least of what JetStream may still store and what its disk has, if that is here."""
+    """The least of what JetStream may still store and what its disk has; None if neither says anything."""
     if server is None or "config_max_storage" not in server.numbers:
         return None
-    room = server.numbers["config_max_storage"] - server.numbers.get("stats_storage", 0.0)
-    try:
-        return max(0.0, min(room, float(shutil.disk_usage(server.store_dir).free)))
-    except OSError:  # it is another machine's
-        return max(0.0, room)
+    limit, free = server.numbers["config_max_storage"], free_bytes(server.store_dir)
+    if free is None and limit >= NO_LIMIT_BYTES:
+        return None
+    room = limit - server.numbers.get("stats_storage", 0.0)
+    return max(0.0, room if free is None else min(room, free))

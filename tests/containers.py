@@ -23,6 +23,7 @@ import httpx
 import yaml
 
 from ops.embedded import find_nats_server
+from tests.busybox import busybox_path
 from tests.deployment import ROOT, mounts, read_image, seconds
 
 PACKAGES: Final = {"contracts", "capture", "mixer", "gateway", "ops", "tests"}
@@ -65,6 +66,7 @@ class Container:
         self._made: set[Path] = set()
         self.environ = self._environ(service)
         self._process: Process | None = None
+        self._busybox: str | None = None
 
     def build(self) -> None:
         """Lay out its files."""
@@ -89,6 +91,7 @@ class Container:
         (isolation / "sitecustomize.py").write_text(ISOLATION.format(absent=self._absent()))
         if self.name == "prometheus":
             self._find_targets()
+        self._busybox = busybox_path(self.root / "busybox") if self.name == "nats" else None
         self._made = {path for path in self.root.rglob("*") if path.is_file()}
 
     async def start(self, more: Mapping[str, str]) -> None:
@@ -104,7 +107,14 @@ class Container:
         """Whether its health check succeeds."""
         if self._health[0] == "wget" and shutil.which("wget") is None:
             return await answers(self._mapped(self._health)[-1])
-        process = await self._run(self._health, os.devnull, self.environ)
+        environ = dict(self.environ)
+        if self.name == "nats":
+            if self._busybox is None:
+                return await answers(f"http://127.0.0.1:{self._ports['monitor']}/healthz?js-server-only=true")
+            assert self._process is not None
+            environ["NATS_MONITOR"], environ["NATS_PID"] = f"127.0.0.1:{self._ports['monitor']}", str(self._process.pid)
+            environ["PATH"] = self._busybox
+        process = await self._run(self._health, os.devnull, environ)
         return await process.wait() == 0
 
     async def stop(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import itertools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import pytest
 
 MEGABYTE: Final = 1 << 20
 # Ends when its standard input does: a test that is killed leaves no file system behind.
-KEEPER: Final = 'mount -t tmpfs -o "size=$2" none "$1" || exit; echo; cat >/dev/null; umount --lazy "$1"'
+KEEPER: Final = 'mount -t tmpfs -o "size=$2,nr_inodes=4k" none "$1" || exit; echo; cat >/dev/null; umount --lazy "$1"'
 
 
 class SmallDisk:
@@ -22,22 +22,26 @@ class SmallDisk:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._filler = path / "filler"
+        self._filler = path / "filler"  # a large file, and many that are empty
 
     @property
     def free(self) -> int:
         """Bytes."""
         return shutil.disk_usage(self.path).free
 
-    def fill(self, *, but: int = 0) -> None:
-        """Leave so many bytes; a file that is there already may then grow no further than they go."""
-        with self._filler.open("ab") as file:
-            while (size := self.free - but) > 0:
-                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
+    def fill(self, *, files: bool = False) -> None:
+        """Leave nothing: no byte; with `files`, no place for another file either."""
+        self._filler.mkdir()
+        with (self._filler / "large").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(MEGABYTE)):
+                pass
+        with contextlib.suppress(OSError):
+            for number in itertools.count() if files else ():
+                (self._filler / str(number)).touch()
 
     def empty(self) -> None:
         """Give back what `fill` took."""
-        self._filler.unlink(missing_ok=True)
+        shutil.rmtree(self._filler)
 
 
 @contextlib.contextmanager

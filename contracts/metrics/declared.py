@@ -147,6 +147,9 @@ ROOM_BYTES: Final = _gauge("retold_storage_room_bytes", "What JetStream may stil
 STORAGE_LEFT: Final = _gauge("retold_storage_left_seconds", "Time until that is full, at the pace of the last week.")
 JOBS_QUEUED: Final = _gauge("retold_jobs_queued", "Render jobs in the queue, those under way included.")
 JOB_OLDEST: Final = _gauge("retold_job_oldest_seconds", "Age of the oldest render job; 0 if there is none.")
+FROZEN: Final = _gauge(
+    "retold_nats_frozen_streams", "Streams that nats-server writes no more, as its disk was full; 1 if it gave up all."
+)
 GIVEN_UP: Final = _gauge("retold_renders_given_up", "Dead letters: renders of the last day that were given up.")
 ADVISORIES: Final = _counter(
     "retold_advisories_total", "Advisories of NATS since this exporter started, by kind.", "kind"

@@ -104,6 +104,8 @@ def _disk(look: Look) -> Text:
 
 
 def _alarms(look: Look) -> Iterable[Text]:
+    if look.server is not None and (frozen := look.server.frozen):
+        yield _line(f"nats-server's disk was full: {_count(len(frozen), 'stream')} frozen until it is restarted")
     for advisory in look.advisories:
         age_s = look.unix_s - advisory.unix_s
         if age_s < DAY_S:

@@ -17,7 +17,8 @@ from ops.cli.files import drop_stdout
 COMMANDS: Final = {  # by the module of `ops.cli` that adds them, in the order of the help
     "init": ("init",),
     "demo": ("demo",),
-    "services": ("up", "capture", "mixer", "gateway", "keeper", "metrics"),
+    "up": ("up",),
+    "services": ("capture", "mixer", "gateway", "keeper", "metrics"),
     "record": ("record",),
     "sessions": ("sessions",),
     "mix": ("mix",),

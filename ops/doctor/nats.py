@@ -22,6 +22,10 @@ OLDEST: Final = (2, 11)  # marks of consumers that are deleted, and what else Re
 REPLY_TOKENS: Final = 9  # of an acknowledgement's subject, format 1: nats-py reads no other
 FEW_DAYS, SOME_DAYS = 7.0, 30.0
 LATE_S: Final = 2.0
+SOME_NAMES: Final = 3
+THAW: Final = (
+    "free space there, then systemctl restart retold-nats, or docker compose restart nats; retold up does it by itself"
+)
 START: Final = "retold up, or docker compose up --detach nats; then look at RETOLD_NATS_URL"
 KEPT: Final = frozenset({"num_replicas", "description"})  # that may differ
 
@@ -121,7 +125,16 @@ async def _check_state(bus: Bus, patient: Patient) -> list[Finding]:
         except UnavailableError as error:
             remedy = "set RETOLD_NATS_MONITOR_URL to the `http:` address of nats.conf, or leave it empty"
             return [wrong("NATS' monitoring", str(error), remedy)]
-    return [*_services(look), _days_left(look), *_given_up(look)]
+    return [*_frozen(look), *_services(look), _days_left(look), *_given_up(look)]
+
+
+def _frozen(look: Look) -> Iterator[Finding]:
+    """Streams that do not thaw by themselves."""
+    if look.server is not None and look.server.frozen:
+        names = ", ".join(look.server.frozen[:SOME_NAMES])
+        more = len(look.server.frozen) - SOME_NAMES
+        said = f"its disk was full, and it writes no more: {names}" + (f", and {more} others" if more > 0 else "")
+        yield wrong("nats-server's store", said, THAW)
 
 
 def _services(look: Look) -> Iterator[Finding]:
@@ -152,13 +165,13 @@ def _services(look: Look) -> Iterator[Finding]:
 def _days_left(look: Look) -> Finding:
     storage = look.storage
     if storage.room_bytes is None:
-        remedy = "set RETOLD_NATS_MONITOR_URL, such as http://127.0.0.1:8222"
-        return skipped("days of storage left", "the server's monitoring is not known", remedy)
+        remedy = "set RETOLD_NATS_MONITOR_URL, such as http://127.0.0.1:8222, on the machine of nats-server"
+        return skipped("days of storage left", "nobody here knows the disk of nats-server", remedy)
     room = human_bytes(storage.room_bytes)
     if storage.days_left is None:
         return fine("days of storage left", f"nothing was recorded in the last week; room for {room}")
     said = f"{storage.days_left:.1f} at {human_bytes(storage.per_day_bytes)} a day; room for {room}"
-    remedy = "shorten RETOLD_RETENTION, archive old sessions, or give JetStream a larger disk (max_file_store)"
+    remedy = "shorten RETOLD_RETENTION, archive old sessions, or give JetStream a larger disk"
     if storage.days_left < FEW_DAYS:
         return wrong("days of storage left", said, remedy)
     return (

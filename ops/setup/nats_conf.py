@@ -3,6 +3,9 @@
 One template for all: the embedded server, a container, a systemd unit. Every user stands in the global account, where
 an installation of any earlier version has its streams. `sync_interval` 1 s costs nothing measurable and bounds what a
 power loss can take to what capture still holds; `js_ack_fc_v2` must be off, or nats-py dies of the longer subjects.
+
+The disk is the limit of what is stored. Left to itself the server takes three quarters of what it has stored and what
+is free as it starts: on a disk that others share, it may have stored more than that, and then takes nothing any more.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from contracts.permissions import SYSTEM_USER, USERS, Permissions
 ANSWER_WITHIN: Final = "15m"  # forgetting a person takes as long as their sessions are
 VARIABLE: Final = "$"
 ROUTE_USER: Final = "route"
+FILE_STORE: Final = "1PB"
 MEMORY_STORE: Final = "512MB"  # of sound for listeners: two minutes of 500 rooms
 
 
@@ -89,7 +93,13 @@ class ServerConf(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(self._lines()) + "\n"
 
     def write(self, path: Path, *, mode: int) -> None:
-        """Put it in place at once: a server that is started meanwhile finds the old one or the new one."""
+        """Put it in place at once: a server that is started meanwhile finds the old one or the new one.
+
+        What stands there already is left alone: a disk that is full would not take it again.
+        """
+        if path.exists() and path.read_text() == self.text():
+            path.chmod(mode)
+            return
         part = path.with_name(f".{path.name}.part")
         part.touch(mode=mode)
         part.chmod(mode)
@@ -107,6 +117,7 @@ class ServerConf(msgspec.Struct, frozen=True, kw_only=True):
         yield "jetstream {"
         yield f"  store_dir: {self.store if self.store.startswith(VARIABLE) else _quoted(self.store)}"
         yield f"  max_memory_store: {MEMORY_STORE}"
+        yield f"  max_file_store: {FILE_STORE}"
         yield "  sync_interval: 1s"
         if self.store_key:
             yield "  cipher: chachapoly"

@@ -12,7 +12,7 @@ from ops.setup.secrets import keep_secret
 
 UNITS: Final = Path(__file__).parents[1] / "deploy" / "systemd"
 UNIT_MODE: Final = 0o644
-PLACES: Final = {".service": "etc/systemd/system", ".target": "etc/systemd/system"}
+PLACES: Final = dict.fromkeys((".service", ".target", ".timer"), "etc/systemd/system")
 NAMED: Final = {"retold.sysusers": "etc/sysusers.d/retold.conf", "retold.tmpfiles": "etc/tmpfiles.d/retold.conf"}
 SETTINGS: Final = f"# Settings of every service; the README lists them.\n# {variable('public_url')}=\n"
 COMMAND_LINE: Final = f"""\

@@ -23,7 +23,7 @@ from contracts.jetstream.directory import get_entry
 from contracts.jetstream.objects import list_artifacts, read_artifact
 from contracts.jetstream.server import Server
 from contracts.settings import Settings
-from ops.cli.services import Installation
+from ops.cli.up import Installation
 from ops.embedded import free_port
 from ops.loopback.client import Client, buttons_of, text_of
 from ops.loopback.messages import Message

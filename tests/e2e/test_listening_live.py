@@ -26,7 +26,7 @@ from contracts.links import new_claims, page_path, sign_link
 from contracts.settings import Settings
 from contracts.streams import LIVE
 from contracts.subjects import live
-from ops.cli.services import Installation
+from ops.cli.up import Installation
 from ops.embedded import free_port
 from ops.loopback.plan import CallPlan, Person, Utterance
 from ops.loopback.server import LoopbackDiscord

@@ -33,9 +33,10 @@ from gateway.problems import ProblemError
 from gateway.story import Stories
 from gateway.transfers import Transfers
 from tests.builders import build_session
-from tests.gateway_server import RunningGateway, running_gateway, until
+from tests.gateway_server import RunningGateway, running_gateway, until, wait_for_event
 from tests.nginx import RunningNginx, needs_nginx, running_nginx
 from tests.restartable import restartable
+from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SIZE = 24 * 1024 * 1024
@@ -221,3 +222,28 @@ async def test_what_ends_between_check_and_beginning_does_not_begin(
 
     await until(is_refused)
     watching.cancel()
+
+
+async def test_a_disk_that_takes_no_more_costs_no_download(tmp_path: Path) -> None:
+    """What does not fit is sent all the same; then the oldest file has made room, and nothing half is kept."""
+    with small_disk(tmp_path / "cache", megabytes=32) as disk:
+        more = {"RETOLD_TRUSTED_PROXIES": "127.0.0.1", "RETOLD_CACHE": str(disk.path)}
+        async with running_gateway(tmp_path, **more) as gateway, httpx.AsyncClient(timeout=30) as client:
+            stored = [await store_big(gateway, await put_two_people(gateway.bus, seed=seed)) for seed in (31, 32)]
+
+            async def is_handed_over(artifact: Artifact) -> bool:
+                answer = await client.get(gateway.link(artifact), headers={"X-Accel": "on"})  # as nginx says it
+                handed_over = "x-accel-redirect" in answer.headers
+                assert handed_over or answer.content == gateway.data[artifact.name]
+                return handed_over
+
+            for artifact in stored:  # each fits, and both do not
+                await until(lambda artifact=artifact: is_handed_over(artifact))
+            await wait_for_event(gateway.log_file, "cache_not_filled", session=stored[1].session)
+            assert [path.stat().st_size for path in disk.path.rglob("*") if path.is_file()] == [SIZE]
+            disk.fill(files=True)
+            assert not await is_handed_over(stored[0])
+            assert not await is_handed_over(stored[0])
+            await wait_for_event(gateway.log_file, "cache_not_filled", session=stored[0].session)
+            disk.empty()
+            await until(lambda: is_handed_over(stored[0]))

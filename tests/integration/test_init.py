@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -127,7 +128,7 @@ def test_units_run_real_commands_with_settings_that_exist(tmp_path: Path, tls: t
     """Every ExecStart is a program that is there, every setting known, every credential a file that was made."""
     init(tmp_path, "--for", "systemd", "--root", str(tmp_path), *tls)
     units = sorted((tmp_path / "etc/systemd/system").glob("*.service"))
-    assert len(units) == 6
+    assert len(units) == 7
     for unit in units:
         assert "@" not in unit.read_text().replace("@system-service", "").replace("@...@", ""), unit
         service = read_unit(unit)
@@ -137,11 +138,13 @@ def test_units_run_real_commands_with_settings_that_exist(tmp_path: Path, tls: t
         if arguments[0] == "-m":
             assert importlib.util.find_spec(f"{arguments[1]}.__main__" if len(arguments) == 2 else arguments[1])
             assert arguments[2:] in ([], ["keeper"], ["metrics"])
+        if program == "/bin/sh":
+            assert importlib.util.find_spec(re.search(r"-m ([\w.]+) ", command)[1])
         environ = dict(line.split("=", 1) for line in service.get("Environment", []))
         load_settings({name: value for name, value in environ.items() if name.startswith("RETOLD_")})
-        for credential in service["LoadCredential"]:
+        for credential in service.get("LoadCredential", []):
             assert (tmp_path / credential.split(":")[1][1:]).is_file(), credential
-        if tls and "nats.service" not in unit.name:
+        if tls and "RETOLD_NATS_URL" in environ:
             assert environ["RETOLD_NATS_URL"] == "tls://nats.example.org:4222"
             assert environ["RETOLD_NATS_CA_FILE"] == "%d/ca.pem"
 
@@ -171,7 +174,8 @@ def test_units_hold_their_services_in():
             "CapabilityBoundingSet": "",
             "Restart": "always",
         }.items():
-            assert service[name] == [value], (unit, name)
+            if name != "Restart" or service.get("Type") != ["oneshot"]:  # a timer starts it again
+                assert service[name] == [value], (unit, name)
         assert service["MemoryMax"]
         assert service["TimeoutStopSec"]
         users |= set(service["User"])
@@ -188,8 +192,8 @@ def test_only_capture_is_given_the_token(tmp_path: Path):
     assert holders == ["retold-capture.service"]
     for unit in (tmp_path / "etc/systemd/system").glob("retold-*.service"):
         own = unit.stem.removeprefix("retold-").replace("metrics", "monitor")
-        given = {line.split(":")[1].split("/")[-2] for line in read_unit(unit)["LoadCredential"]}
-        assert given == {own}
+        given = {line.split(":")[1].split("/")[-2] for line in read_unit(unit).get("LoadCredential", [])}
+        assert given == ({own} if own != "thaw" else set())
 
 
 def test_systemd_itself_accepts_the_units(tmp_path: Path):

@@ -51,8 +51,7 @@ async def here(tmp_path: Path, s3: S3) -> AsyncIterator[Installation]:
 @pytest.fixture
 async def small(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Installation]:
     """An installation whose server has next to no room."""
-    limits = f"{nats_conf.MEMORY_STORE}\n  max_file_store: {STORE_BYTES}"
-    monkeypatch.setattr(nats_conf, "MEMORY_STORE", limits)
+    monkeypatch.setattr(nats_conf, "FILE_STORE", str(STORE_BYTES))
     monkeypatch.setattr(transfer, "DRAIN_TIMEOUT_S", 2.0)  # nobody waits a minute here for room that does not come
     async with installed(tmp_path / "small", s3.settings(tmp_path)) as each:
         yield each

@@ -145,7 +145,7 @@ async def test_an_address_that_is_none_is_said(bus: Bus):
 
 
 async def test_one_request_tells_of_all_consumers(bus: Bus, monitor: Monitor):
-    """The monitoring address is asked twice a look, and JetStream's API for none of the consumers."""
+    """The monitoring address is asked thrice a look, and JetStream's API for none of the consumers."""
     asked: list[str] = []
 
     async def note(request: httpx.Request) -> None:
@@ -166,7 +166,7 @@ async def test_one_request_tells_of_all_consumers(bus: Bus, monitor: Monitor):
     for session in sessions:
         await follow(bus, session)
     assert await api_requests() == few
-    assert sorted(asked) == ["/jsz"] * 3 + ["/varz"] * 3
+    assert sorted(asked) == ["/healthz"] * 3 + ["/jsz"] * 3 + ["/varz"] * 3
 
 
 async def test_figures_are_served_while_nats_answers_and_not_when_they_are_old(bus: Bus, monitor: Monitor):

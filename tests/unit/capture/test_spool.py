@@ -12,6 +12,7 @@ import pytest
 from capture.home import Home, HomeTakenError
 from capture.spool import Spool, find_spools
 from contracts.ids import new_id
+from tests.small_disk import small_disk
 
 SESSION = new_id()
 
@@ -71,6 +72,29 @@ def test_a_full_disk_is_counted_and_costs_nothing_written_before_or_after(tmp_pa
     assert spool.append("s", "after", b"z") is not None
     assert [message_id for _, message_id, _ in kept(spool)] == ["before", "after"]
     spool.close()
+
+
+def test_a_spool_that_begins_on_a_full_disk_can_be_read(tmp_path: Path):
+    """There was no room for its first line, or for the file at all: the first message that fits has one before it."""
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        folders = [disk.path / "no line", disk.path / "no file"]
+        for folder in folders:
+            folder.mkdir()
+        (folders[0] / f"{SESSION}.spool").touch()
+        disk.fill(files=True)
+        spools = [Spool(folder, SESSION) for folder in folders]
+        for spool in spools:
+            assert spool.append("s", "lost", b"x") is None
+            assert (spool.failures, spool.bytes, kept(spool)) == (1, 0, [])
+        disk.empty()
+        for spool in spools:
+            assert spool.append("s", "kept", b"x") is not None
+            again = Spool(spool.path.parent, SESSION)
+            assert kept(again) == [("s", "kept", b"x")]
+            again.close()
+            spool.remove()
+            assert spool.append("s", "late", b"x") is None, "what was erased does not come back"
+            assert not spool.path.exists()
 
 
 def test_one_process_has_the_folder_and_keeps_its_name(tmp_path: Path):

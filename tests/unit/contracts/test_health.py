@@ -13,6 +13,7 @@ import pytest
 
 from contracts import health
 from contracts.health import STALE_S, keep_beating, last_beat_age_s
+from tests.small_disk import small_disk
 
 DEADLINE_S = 10.0
 
@@ -43,6 +44,22 @@ async def test_a_service_is_well_while_it_says_so(tmp_path: Path, monkeypatch: p
     with contextlib.suppress(asyncio.CancelledError):
         await beating
     assert last_beat_age_s(tmp_path, "mixer") is None
+
+
+async def test_a_disk_that_takes_no_beat_does_not_end_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It looks unwell, and works on; when there is room it is well."""
+    monkeypatch.setattr(health, "BEAT_S", 0.01)
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        disk.fill(files=True)
+        beating = asyncio.create_task(keep_beating(disk.path, "mixer", lambda: True))
+        await asyncio.sleep(0.1)
+        assert not beating.done()
+        assert last_beat_age_s(disk.path, "mixer") is None
+        disk.empty()
+        await until(lambda: last_beat_age_s(disk.path, "mixer") is not None)
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating
 
 
 def test_the_check_fails_when_there_is_no_beat_or_an_old_one(tmp_path: Path):

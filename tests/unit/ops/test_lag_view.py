@@ -20,6 +20,7 @@ from contracts.jetstream.lag import ConsumerLag, StreamLag
 from contracts.streams import FOLLOW_CONSUMER, JOBS, RENDER_CONSUMER, session_stream_name
 from ops.cli.lag_view import draw_once, draw_watch
 from ops.look import Look
+from ops.monitor import ServerState
 from ops.rooms import Room, State, Trends, rooms_of
 from ops.storage import DAY_S, Storage, storage_of
 
@@ -121,6 +122,13 @@ def test_each_trouble_has_its_state(state: State, changes: dict[str, Any]):
     (room,) = rooms_of(look(live(**changes)), {})
     assert room.state is state
     assert room.state.is_well == (state in {State.HEARD, State.QUIET})
+
+
+def test_streams_that_are_written_no_more_are_told():
+    """In the first line below the head, with what mends it."""
+    server = ServerState("2.15.1", {}, "/data", frozen=("REC_a", "KV_leases"))
+    told = drawn(look(server=server), [])
+    assert "nats-server's disk was full: 2 streams frozen until it is restarted" in told[3]
 
 
 @given(st.sets(st.sampled_from([state for state in ILL if state < State.HEARD]), min_size=1))
