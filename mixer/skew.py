@@ -9,6 +9,7 @@ cells say is weighed against what was known before. The offset is the lowest lev
 from __future__ import annotations
 
 from functools import cache
+from math import sqrt
 from typing import Final
 
 import msgspec
@@ -71,10 +72,11 @@ def fit_skew(time_s: Floats, delay_s: Floats, segment: Floats, prior: Belief, st
         return prior
     slopes = rises / runs
     found = start.skew + _weighted_median(slopes, runs)
-    sd = _noise_s(delay_s - found * time_s) * (1 + FEW_CELLS / len(time_s)) / float(np.sqrt((runs**2).mean()))
+    apart_s = sqrt(float(np.add.reduce(runs * runs)) / len(runs))
+    sd = _noise_s(delay_s - found * time_s) * (1 + FEW_CELLS / len(time_s)) / apart_s
     weight = prior.sd**2 / (prior.sd**2 + sd**2)
     skew = prior.skew + weight * (found - prior.skew)
-    return Belief(min(max(skew, -MAX_SKEW), MAX_SKEW), sd * float(np.sqrt(weight)))
+    return Belief(min(max(skew, -MAX_SKEW), MAX_SKEW), sd * sqrt(weight))
 
 
 def floor(residual_s: Floats) -> float:
@@ -149,6 +151,6 @@ def _every_pair(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _weighted_median(values: Floats, weights: Floats) -> float:
-    order = values.argsort(kind="stable")
+    order = values.argsort()  # of equal values any may come first: the median is a value
     total = weights[order].cumsum()
     return float(values[order[total.searchsorted(total[-1] / 2)]])
