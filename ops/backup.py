@@ -27,7 +27,7 @@ from contracts.streams import GUILDS_BUCKET, REVOKED_BUCKET, USES_BUCKET
 from ops.erasure import prune, writing
 from ops.vault.place import Folder, Place
 from ops.vault.registry import announce, mark, restoring_folder
-from ops.vault.vault import VERSION, DamagedError, Vault
+from ops.vault.vault import VERSION, DamagedError, ShrunkError, Vault
 
 INSTALLATION: Final = "installation.json"
 BUCKETS: Final = (GUILDS_BUCKET, REVOKED_BUCKET, USES_BUCKET)
@@ -67,7 +67,13 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackedUp(msgspec.Struct, kw_only=True):
-    """What a backup did: sessions written anew, left as they were, and taken out; and how large it is, bytes."""
+    """What a backup did: sessions written anew, left as they were, and taken out; and how large it is, bytes.
+
+    Attributes
+    ----------
+    damaged
+        Sessions of which it has more than the server, and keeps it; a sentence each.
+    """
 
     where: str
     written: int = 0
@@ -75,6 +81,7 @@ class BackedUp(msgspec.Struct, kw_only=True):
     pruned: int = 0
     archived: int = 0
     bytes: int = 0
+    damaged: tuple[str, ...] = ()
 
 
 _installations = msgspec.json.Decoder(Installation)
@@ -135,6 +142,9 @@ async def _keep(bus: Bus, vault: Vault, entry: SessionEntry, result: BackedUp, *
     try:
         manifest = await vault.keep(bus, entry, with_files=with_files)
     except SessionNotFoundError:
+        return
+    except ShrunkError as error:
+        result.damaged += (str(error),)
         return
     finally:
         if await was_erased(bus, entry.session):  # while it was being written

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from contracts.artifacts import RenderJob, job_id
+from contracts.directory import SessionEntry
 from contracts.errors import MalformedError
 from contracts.jetstream.buckets import fill_bucket
 from contracts.jetstream.connection import Bus
@@ -30,6 +31,7 @@ from ops.vault.vault import DamagedError, Manifest, Vault
 
 RESTORED_BY: Final = "restore"
 BEGUN: Final = ".restoring"
+LEFT: Final = ".left"  # of a session that is being replaced
 
 
 class Restored(msgspec.Struct, kw_only=True):
@@ -88,6 +90,7 @@ async def restore(bus: Bus, settings: Settings, place: Place, *, told: Told = la
         if await find_entry(bus, entry.session) is None and not await was_erased(bus, entry.session):
             await put_entry(bus, entry)
             result.archived += 1
+    await asyncio.to_thread(remove_left, restoring_folder(settings))
     vault = Vault(place, restoring_folder(settings))
     sessions = await vault.sessions()
     for number, session in enumerate(sessions):
@@ -108,6 +111,7 @@ async def _restore(
     known = await find_entry(bus, session)
     begun = scratch / f"{session}{BEGUN}"
     if await asyncio.to_thread(begun.exists):
+        await asyncio.to_thread((scratch / f"{session}{LEFT}").unlink, missing_ok=True)
         await delete_streams(bus, session)  # half of an earlier restore
     elif await session_exists(bus, session) or (known is not None and known.keeping.archived is not None):
         result.there += 1
@@ -115,9 +119,8 @@ async def _restore(
     manifest = await vault.manifest(session)
     if manifest is None:
         return
-    await asyncio.to_thread(_touch, begun)
-    later = {*installation.forgotten.get(session, ()), *(known.forgotten if known else ())}
-    forgotten = sorted(later - {*manifest.entry.forgotten})
+    await asyncio.to_thread(touch, begun)
+    forgotten = forgotten_since(manifest, installation, known)
     await vault.bring(bus, manifest, with_files=not forgotten)
     for user_id in forgotten:  # after this copy was made; nobody could see the session yet
         await forget_in_session(bus, session, user_id, scratch)
@@ -127,16 +130,30 @@ async def _restore(
     await asyncio.to_thread(begun.unlink)
     if forgotten:
         result.forgotten += 1
-    await _render(bus, manifest)
+    await render_anew(bus, manifest)
     result.restored += 1
 
 
-def _touch(path: Path) -> None:
+def forgotten_since(manifest: Manifest, installation: Installation, known: SessionEntry | None) -> list[str]:
+    """Who has to be taken out of a copy."""
+    later = {*installation.forgotten.get(manifest.session, ()), *(known.forgotten if known else ())}
+    return sorted(later - {*manifest.entry.forgotten})
+
+
+def remove_left(scratch: Path) -> None:
+    """What was left of sessions, where the exchange itself had not begun when somebody was killed."""
+    for left in scratch.glob(f"*{LEFT}"):
+        if not left.with_suffix(BEGUN).exists():
+            left.unlink()
+
+
+def touch(path: Path) -> None:
+    """Make a file, and its folder."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch()
 
 
-async def _render(bus: Bus, manifest: Manifest) -> None:
+async def render_anew(bus: Bus, manifest: Manifest) -> None:
     """What was made once is made again, unless it came along."""
     if manifest.files or manifest.entry.ended_unix_ns is None or manifest.entry.deleted:
         return

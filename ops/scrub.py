@@ -37,27 +37,48 @@ async def read_through(bus: Bus, session: str) -> tuple[bool, tuple[str, ...]]:
     SessionNotFoundError, UnavailableError
         If it cannot be read.
     """
-    batches: dict[tuple[int, int], set[int]] = {}
-    promised: tuple[TrackCount, ...] | None = None
-    unreadable = 0
+    count = Count()
     async for message in replay(bus, session):
+        count.add(message.subject, message.data)
+    return count.ended, count.missing
+
+
+class Count:
+    """What a log has of what its end promised, message by message."""
+
+    def __init__(self) -> None:
+        self._batches: dict[tuple[int, int], set[int]] = {}
+        self._promised: tuple[TrackCount, ...] | None = None
+        self._unreadable = 0
+
+    def add(self, subject: str, data: bytes) -> None:
+        """One more."""
         try:
-            match parse(message.subject):
+            match parse(subject):
                 case PacketSubject(take=take, ssrc=ssrc):
-                    batches.setdefault((take, ssrc), set()).add(decode_batch(message.data).number)
+                    self._batches.setdefault((take, ssrc), set()).add(decode_batch(data).number)
                 case FactSubject():
-                    fact = decode_fact(message.data)
-                    promised = fact.tracks if isinstance(fact, SessionEnded) else promised
+                    fact = decode_fact(data)
+                    self._promised = fact.tracks if isinstance(fact, SessionEnded) else self._promised
                 case _:
                     pass
         except MalformedError:
-            unreadable += 1
-    missing = [f"{unreadable} messages cannot be read"] if unreadable else []
-    for track in promised or ():
-        gone = set(range(track.batches)) - batches.get((track.take, track.ssrc), set())
-        if gone:
-            missing.append(f"take {track.take}, SSRC {track.ssrc}: {len(gone)} of {track.batches} batches")
-    return promised is not None, tuple(missing)
+            self._unreadable += 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session's end was there."""
+        return self._promised is not None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What was not, in words."""
+        missing = [f"{self._unreadable} messages cannot be read"] if self._unreadable else []
+        for track in self._promised or ():
+            gone = set(range(track.batches)) - self._batches.get((track.take, track.ssrc), set())
+            if gone:
+                missing.append(f"take {track.take}, SSRC {track.ssrc}: {len(gone)} of {track.batches} batches")
+        return tuple(missing)
 
 
 class Scrub:
@@ -106,6 +127,7 @@ class Scrub:
             return
         if missing or not ended:
             self._damaged.add(session)
-            log.error("session_damaged", session=session, missing=missing or "its end")
+            mend = f"retold restore WHERE --replace {session}"
+            log.error("session_damaged", session=session, missing=missing or "its end", mend=mend)
         else:
             self._damaged.discard(session)

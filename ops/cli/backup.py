@@ -10,11 +10,14 @@ from typing import Final
 
 from rich.progress import Progress
 
+from contracts.jetstream.connection import Bus
 from contracts.jetstream.streams import ensure_shared
 from contracts.service import EXIT_DONE, EXIT_FAILED
+from contracts.settings import Settings
 from ops.backup import Told, back_up, check_backup
 from ops.cli.output import emit, human_bytes, progress_bar, say
 from ops.cli.session_bus import session_bus
+from ops.replace import replace
 from ops.restore import restore
 from ops.running import find_settings
 from ops.vault.place import Folder, Place
@@ -38,9 +41,17 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     back = commands.add_parser(
         "restore",
         help="put back what a backup holds and this installation lacks",
-        description="What is there stays; what was erased, here or before the backup, does not come back.",
+        description="What is there stays, unless it is damaged and you say so; what was erased, here or before the "
+        "backup, does not come back.",
     )
     back.add_argument("where", metavar="WHERE", help=WHERE)
+    back.add_argument(
+        "--replace",
+        metavar="SESSION",
+        action="append",
+        default=[],
+        help="only this session, which is there and damaged, by the backup's copy, if that is whole",
+    )
     for command, run in ((save, _backup), (back, _restore)):
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=run)
@@ -58,14 +69,16 @@ async def _backup(arguments: argparse.Namespace) -> int:
             )
     if arguments.json:
         emit(done)
-        return EXIT_DONE
+        return EXIT_FAILED if done.damaged else EXIT_DONE
     size = human_bytes(done.bytes)
     say(f"{done.where}: {done.written} sessions written, {done.unchanged} as they were, {size} in all.")
     if done.pruned:
         say(f"{done.pruned} that were erased, or that somebody was taken out of, were erased there, too.")
     if done.archived:
         say(f"{done.archived} are in the archive; of those it holds what they were, not their sound.")
-    return EXIT_DONE
+    for problem in done.damaged:
+        say(f"retold: {problem}")
+    return EXIT_FAILED if done.damaged else EXIT_DONE
 
 
 async def _check(arguments: argparse.Namespace) -> int:
@@ -87,6 +100,8 @@ async def _check(arguments: argparse.Namespace) -> int:
 async def _restore(arguments: argparse.Namespace) -> int:
     async with session_bus() as (settings, bus):
         place = open_place(settings, arguments.where)
+        if arguments.replace:
+            return await _replace(bus, settings, place, arguments)
         with progress_bar() as bar:
             done = await restore(bus, settings, place, told=_told(bar, "restore"))
     if arguments.json:
@@ -100,6 +115,15 @@ async def _restore(arguments: argparse.Namespace) -> int:
         for problem in done.damaged:
             say(f"retold: not restored: {problem}")
     return EXIT_FAILED if done.damaged else EXIT_DONE
+
+
+async def _replace(bus: Bus, settings: Settings, place: Place, arguments: argparse.Namespace) -> int:
+    lacked = {session: await replace(bus, settings, place, session) for session in arguments.replace}
+    if arguments.json:
+        emit({"replaced": lacked})
+    for session, missing in lacked.items():
+        say(f"{session} is whole again; it had lost {'; '.join(missing)}. Its files are made anew.")
+    return EXIT_DONE
 
 
 @contextlib.contextmanager

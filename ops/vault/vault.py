@@ -28,7 +28,7 @@ from contracts import wire
 from contracts.artifacts import Artifact
 from contracts.bundle import BundleHeader, BundleMessage, BundleReader, BundleWriter
 from contracts.directory import SessionEntry
-from contracts.errors import MalformedError
+from contracts.errors import MalformedError, RetoldError
 from contracts.ids import check_id
 from contracts.jetstream.connection import Bus
 from contracts.jetstream.erase import delete_streams
@@ -49,6 +49,10 @@ Progress = Callable[[float], None]
 
 class DamagedError(MalformedError):
     """What lies in the vault is not what was put there."""
+
+
+class ShrunkError(RetoldError):
+    """The server's log has less than the vault's: its disk lost a part. The vault keeps what it has."""
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +151,8 @@ class Vault:
         ------
         SessionNotFoundError
             If its log is not on the server.
+        ShrunkError
+            If the vault holds more of it, and nobody was taken out of it since.
         PlaceError, UnavailableError
             If the place or the server did not do it; the vault holds what it held.
         """
@@ -162,6 +168,12 @@ class Vault:
             counted = _Counted(bus, session, last, progress)
             log = await self._put(_name(session, f"{mark}-{last}.retold"), counted.chunks())
             messages = counted.messages
+        alike = before is not None and before.entry.forgotten == entry.forgotten  # nobody was taken out of it since
+        if before is not None and alike and messages < before.messages:
+            if log.name != before.log.name:
+                await self.place.delete(log.name)
+            said = f"the log of session {session} has {messages} messages of the {before.messages} that the backup has"
+            raise ShrunkError(f"{said}; the backup keeps them: retold restore WHERE --replace {session}")
         files = [await self._put_artifact(bus, stored, there) for stored in artifacts] if with_files else []
         manifest = Manifest(
             version=VERSION,
@@ -242,6 +254,13 @@ class Vault:
                     BundleReader(file),
                     progress=lambda count: progress(0.5 + count / max(manifest.messages, 1) / 2),
                 )
+
+    async def messages(self, manifest: Manifest) -> AsyncGenerator[BundleMessage, None]:
+        """A session's log, proved before the first message; raises as `bring`."""
+        async with self._at_hand(manifest.log, lambda _part: None) as path:
+            with path.open("rb") as file:
+                for message in BundleReader(file).messages():
+                    yield message
 
     async def erase(self, session: str) -> bool:
         """Take everything of a session away, whole or half-written; whether there was anything."""
