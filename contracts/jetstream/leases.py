@@ -46,6 +46,7 @@ class Lease:
         self._owner = owner
         self._sequence = sequence
         self._asked_s = asked_s
+        self._released = False
 
     @property
     def held(self) -> bool:
@@ -53,7 +54,7 @@ class Lease:
         return _now_s() - self._asked_s < LEASE_S - MARGIN_S
 
     async def renew(self) -> None:
-        """Hold it for another LEASE_S seconds.
+        """Hold it for another LEASE_S seconds; nothing, once it is being released.
 
         Raises
         ------
@@ -62,17 +63,28 @@ class Lease:
         UnavailableError
             If the server did not answer: try again.
         """
+        if self._released:
+            return
         asked_s = _now_s()
         try:
             self._sequence = await _put(self._bus, self._session, _held_by(self._owner), self._sequence)
         except LeaseHeldError:
+            if self._released:
+                return
             lease = await _take(self._bus, self._session, self._owner)  # expired, or our own answer was lost
             self._sequence = lease._sequence  # noqa: SLF001  # of our own class
         self._asked_s = asked_s
 
     async def release(self) -> None:
         """Let others have it at once; raises as `renew` does, and leaves another's lease alone."""
-        await _put(self._bus, self._session, b"", self._sequence, **RELEASED)
+        self._released = True
+        try:
+            await _put(self._bus, self._session, b"", self._sequence, **RELEASED)
+        except LeaseHeldError:
+            owner, sequence = await _standing(self._bus, self._session)
+            if owner != self._owner:
+                raise
+            await _put(self._bus, self._session, b"", sequence, **RELEASED)  # a renewal of ours came in between
 
 
 async def take_lease(bus: Bus, session: str, owner: str) -> Lease:
@@ -90,13 +102,19 @@ async def take_lease(bus: Bus, session: str, owner: str) -> Lease:
 
 async def _take(bus: Bus, session: str, owner: str) -> Lease:
     asked_s = _now_s()
-    newest = await read_newest(bus, _STREAM, _key(session))
-    if newest is not None and newest.data:
-        holder = msgspec.json.decode(newest.data, type=_Holder)
-        if holder.owner != owner:
-            raise LeaseHeldError(f"the lease of {session} is held by another process ({holder.owner})")
-    sequence = await _put(bus, session, _held_by(owner), newest.sequence if newest is not None else 0)
+    holder, standing = await _standing(bus, session)
+    if holder not in {"", owner}:
+        raise LeaseHeldError(f"the lease of {session} is held by another process ({holder})")
+    sequence = await _put(bus, session, _held_by(owner), standing)
     return Lease(bus, session, owner, sequence, asked_s)
+
+
+async def _standing(bus: Bus, session: str) -> tuple[str, int]:
+    """Who has a lease, empty if nobody, and the sequence of the key; 0 if it has none."""
+    newest = await read_newest(bus, _STREAM, _key(session))
+    if newest is None:
+        return "", 0
+    return msgspec.json.decode(newest.data, type=_Holder).owner if newest.data else "", newest.sequence
 
 
 async def renewals(bus: Bus, hear: Callable[[str, str], Awaitable[None]]) -> None:
