@@ -31,9 +31,9 @@ from contracts.streams import LEASE_S
 log = structlog.get_logger()
 
 PRESENCE: Final = "capture."
-LOOK_S: Final = 0.5
+LOOK_S: Final = 0.25
 RENEW_S: Final = 1.5  # of a lease of LEASE_S
-TRY_S: Final = 1.0  # between two tries at one shard
+TRY_S: Final = 0.25  # between two tries at one shard: the server lets a lease go up to 0.3 s late
 SETTLE_S: Final = 30.0  # between two looks at spools of sessions that went on elsewhere
 
 
