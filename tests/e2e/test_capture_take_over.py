@@ -102,11 +102,19 @@ class Captures:
         """The session, as soon as it records in this take."""
         async with asyncio.timeout(READY_S):
             while True:
-                for each in (await ask_status(self.bus)).sessions:
+                for each in await self.sessions():
                     if each.session == session and each.take == take:
                         await self.discord.wait_for_bot(guild_id=int(each.guild_id))
                         return each
                 await asyncio.sleep(0.1)
+
+    async def sessions(self) -> tuple[LiveSession, ...]:
+        """What is recorded; a question that a dying capture was given is never answered, and asked again."""
+        try:
+            async with asyncio.timeout(LOST_S):
+                return (await ask_status(self.bus)).sessions
+        except (UnavailableError, TimeoutError):
+            return ()
 
     async def facts_of(self, session: str) -> list[SessionFact]:
         return [decode_fact(message.data) async for message in replay(self.bus, session, filter_subject=facts(session))]
