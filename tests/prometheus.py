@@ -50,10 +50,16 @@ class Prometheus:
 
 
 @contextlib.asynccontextmanager
-async def prometheus(folder: Path, targets: Mapping[str, str]) -> AsyncIterator[Prometheus]:
-    """Start one; `targets` is an address by service. Names are not looked up here: the rest is as shipped."""
+async def prometheus(folder: Path, targets: Mapping[str, str], *, alertmanager: str = "") -> AsyncIterator[Prometheus]:
+    """Start one; `targets` is an address by service, `alertmanager` that of one.
+
+    Names are not looked up here: the rest is as shipped.
+    """
     configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     configuration["rule_files"] = [str(DEPLOY / "prometheus" / "retold.rules.yml")]
+    (told,) = configuration["alerting"]["alertmanagers"]
+    del told["dns_sd_configs"]
+    told["static_configs"] = [{"targets": [alertmanager] if alertmanager else []}]
     for job in configuration["scrape_configs"]:
         del job["dns_sd_configs"]
         job["static_configs"] = [{"targets": [targets[job["job_name"].removeprefix("retold-")]]}]

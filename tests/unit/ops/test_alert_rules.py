@@ -109,6 +109,9 @@ def test_both_configurations_watch_the_same():
     )
     jobs = [[job["job_name"] for job in each.pop("scrape_configs")] for each in (in_containers, beside_up)]
     assert jobs[0] == jobs[1]
+    told = [each.pop("alerting")["alertmanagers"] for each in (in_containers, beside_up)]
+    assert told[0][0]["dns_sd_configs"][0]["port"] == 9093
+    assert told[1][0]["static_configs"][0]["targets"] == ["127.0.0.1:9093"]
     assert in_containers == beside_up
 
 

@@ -64,7 +64,7 @@ def test_only_nginx_is_published_and_on_this_machine_only(compose: dict[str, Any
     assert moved["services"]["capture"]["environment"]["RETOLD_PUBLIC_URL"] == "http://127.0.0.1:9000"
     assert compose["networks"].pop("outside") == {}
     assert set(map(str, compose["networks"].values())) == {str({"internal": True})}
-    assert on_network(compose, "outside") == {"capture", "gateway", "keeper", "nginx", "doctor"}
+    assert on_network(compose, "outside") == {"capture", "gateway", "keeper", "nginx", "doctor", "alertmanager"}
     assert on_network(compose, "bus") == {"init", "nats", *OURS}
     assert on_network(compose, "front") == {"nginx", "gateway", "grafana"}
 
@@ -179,7 +179,7 @@ def test_docker_compose_itself_accepts_the_file():
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("there is no `docker compose` here")
-    command = [docker, "compose", "--file", str(COMPOSE), "--profile", "cli", "config"]
+    command = [docker, "compose", "--file", str(COMPOSE), "--profile", "cli", "--profile", "alerts", "config"]
     accepted = subprocess.run(command, env={TOKEN: "token"}, capture_output=True, text=True, check=False)
     assert accepted.returncode == 0, accepted.stderr
     ours = read_compose({TOKEN: "token"})["services"]
