@@ -41,7 +41,7 @@ class Image:
 
 def read_compose(environ: Mapping[str, str]) -> dict[str, Any]:
     """The compose file as Compose sees it in this environment; KeyError names a required variable that is not set."""
-    return _interpolated(yaml.safe_load(COMPOSE.read_text()), environ)
+    return interpolated(yaml.safe_load(COMPOSE.read_text()), environ)
 
 
 def references() -> list[tuple[str, str]]:
@@ -89,12 +89,13 @@ def _split(line: str) -> tuple[str, str]:
     return name.upper(), arguments.strip()
 
 
-def _interpolated(value: Any, environ: Mapping[str, str]) -> Any:
+def interpolated(value: Any, environ: Mapping[str, str]) -> Any:
+    """With the variables of this environment in it; KeyError names a required one that is not set."""
     match value:
         case dict():
-            return {key: _interpolated(item, environ) for key, item in value.items()}
+            return {key: interpolated(item, environ) for key, item in value.items()}
         case list():
-            return [_interpolated(item, environ) for item in value]
+            return [interpolated(item, environ) for item in value]
         case str():
             while (found := REFERENCE.search(value)) is not None:
                 value = value[: found.start()] + _resolve(found, environ) + value[found.end() :]

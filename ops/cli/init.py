@@ -44,6 +44,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     init.add_argument("--root", type=Path, default=Path("/"), help="systemd: the root of the machine's files")
     init.add_argument("--listen", default="", metavar="HOST:PORT", help="where the NATS server listens")
     init.add_argument("--tls", action="append", default=[], metavar="HOST", help="TLS for NATS, known as HOST")
+    init.add_argument(
+        "--cluster", action="append", default=[], metavar="SERVER", help="container: each NATS server of a cluster"
+    )
     init.add_argument("--json", action="store_true", help="print JSON")
     init.set_defaults(run=_init)
 
@@ -86,6 +89,7 @@ def _container(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
         listen=arguments.listen or "0.0.0.0:4222",
         store="$NATS_STORE",
         tls_hosts=arguments.tls,
+        cluster=arguments.cluster,
         monitor="0.0.0.0:8222",  # figures for `retold metrics`, on a network that leads nowhere and publishes nothing
     )
     return made, [f"A backup needs {layout.store_key}: without it no recording can be opened."] if made else []

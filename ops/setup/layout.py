@@ -3,6 +3,7 @@
 nats/nats.conf     the server's configuration, written anew each time: permissions follow the version
 nats/store.conf    the key of the encrypted store; without it every recording is lost
 nats/local.conf    the operator's own additions, never touched
+nats/route.password  of a cluster: what its servers know each other by
 nats/server.*      with TLS: the server's certificate and key
 <user>/nats.nk     the NKEY of capture, mixer, gateway, monitor, keeper, operator
 <user>/ca.pem      with TLS: whom they trust
@@ -21,11 +22,12 @@ import msgspec
 
 from contracts.permissions import SYSTEM_USER, USERS
 from ops.setup.certificates import Authority
-from ops.setup.nats_conf import ServerConf, Tls
+from ops.setup.nats_conf import Cluster, ServerConf, Tls
 from ops.setup.secrets import FOLDER_MODE, OWNER_ONLY, keep_secret, random_secret, store_key_line
 from ops.setup.users import make_users
 
 CONF_MODE: Final = 0o640
+ROUTE_PORT: Final = 6222
 LOCAL: Final = "# Yours: included at the end of nats.conf, and never touched. A `cluster { }`, for instance.\n"
 
 
@@ -60,7 +62,13 @@ class Layout(msgspec.Struct, frozen=True):
         return [self.store_key, self.grafana_password, *map(self.seed, (*USERS, SYSTEM_USER))]
 
     def make(
-        self, *, listen: str, store: str, tls_hosts: Sequence[str] = (), monitor: str = "127.0.0.1:8222"
+        self,
+        *,
+        listen: str,
+        store: str,
+        tls_hosts: Sequence[str] = (),
+        monitor: str = "127.0.0.1:8222",
+        cluster: Sequence[str] = (),
     ) -> list[Path]:
         """Make what is missing, and write the configuration; what was made.
 
@@ -74,6 +82,8 @@ class Layout(msgspec.Struct, frozen=True):
             Names and addresses by which the server is known; none = it speaks in the clear.
         monitor
             `host:port` for health checks and figures, which asks for no password.
+        cluster
+            Names of the servers that are one cluster, by this one configuration: NATS_NAME says which each is.
         """
         before = {path for path in self.secrets() if path.exists()}
         for folder in (self.folder, self.folder / "nats"):
@@ -85,16 +95,25 @@ class Layout(msgspec.Struct, frozen=True):
         if not local.exists():
             local.write_text(LOCAL)
         conf = ServerConf(
+            name="$NATS_NAME" if cluster else "retold",
             listen=listen,
             monitor=monitor,
             store=store,
             users=users,
             store_key=self.store_key.name,
             tls=self._make_tls(tls_hosts) if tls_hosts else None,
+            cluster=self._make_cluster(cluster) if cluster else None,
             includes=(local.name,),
         )
         conf.write(self.conf, mode=CONF_MODE)
         return [path for path in self.secrets() if path not in before]
+
+    def _make_cluster(self, servers: Sequence[str]) -> Cluster:
+        return Cluster(
+            listen=f"0.0.0.0:{ROUTE_PORT}",
+            password=keep_secret(self.conf.with_name("route.password"), random_secret),
+            routes=tuple(f"{server}:{ROUTE_PORT}" for server in servers),
+        )
 
     def _make_tls(self, hosts: Sequence[str]) -> Tls:
         authority = Authority(self.folder / "authority")

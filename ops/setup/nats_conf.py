@@ -63,6 +63,8 @@ class ServerConf(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    name
+        Of the server, or `$NAME` of the variable in its environment that says it; each of a cluster has its own.
     listen, monitor
         `host:port` for clients, and for health checks, which asks for no password.
     store
@@ -108,14 +110,14 @@ class ServerConf(msgspec.Struct, frozen=True, kw_only=True):
 
     def _lines(self) -> Iterable[str]:
         yield "# Written by `retold`: changes are lost when it writes it again."
-        yield f"server_name: {_quoted(self.name)}"
+        yield f"server_name: {_said(self.name)}"
         yield f"listen: {_quoted(self.listen)}"
         yield f"http: {_quoted(self.monitor)}"
         yield "max_payload: 1MB"
         if self.store_key:
             yield f"include {_quoted(self.store_key)}"
         yield "jetstream {"
-        yield f"  store_dir: {self.store if self.store.startswith(VARIABLE) else _quoted(self.store)}"
+        yield f"  store_dir: {_said(self.store)}"
         yield f"  max_memory_store: {MEMORY_STORE}"
         yield f"  max_file_store: {FILE_STORE}"
         yield "  sync_interval: 1s"
@@ -181,6 +183,11 @@ def _cluster_lines(cluster: Cluster) -> Iterable[str]:
 
 def _list(subjects: Iterable[str]) -> str:
     return "[" + ", ".join(map(_quoted, dict.fromkeys(subjects))) + "]"
+
+
+def _said(text: str) -> str:
+    """A text, or the variable that says it."""
+    return text if text.startswith(VARIABLE) else _quoted(text)
 
 
 def _quoted(text: str) -> str:
