@@ -1,4 +1,4 @@
-"""ops/deploy/compose.cluster.yml on docker-compose.yml: what is there twice is as the first, and the servers are one."""
+"""ops/deploy/compose.cluster.yml: what is there twice is as in docker-compose.yml, and three servers are one."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_schema_of_compose_accepts_it():
 
 
 async def test_three_servers_by_its_configuration_are_one(more: dict[str, Any], tmp_path: Path):
-    """`init` with the command of the file, and its nats.conf thrice: a stream has three copies; one key opens them all."""
+    """`init` with the command of the file, its nats.conf thrice: a stream has three copies; one key opens them all."""
     conf = init(more, tmp_path)
     assert init(more, tmp_path) == conf, "each `up` runs it again"
     names = [more["services"][name]["environment"]["NATS_NAME"] for name in ("nats", "nats-2", "nats-3")]
