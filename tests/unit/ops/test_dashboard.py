@@ -84,9 +84,8 @@ def test_a_field_or_a_choice_that_grafana_does_not_know_is_found(
     panel = next(panel for panel in board["panels"] if panel["type"] == "timeseries")
     of(panel)[name] = value
     read = Dashboard.from_json(board)
-    found = {*lost(board, json.loads(JSONEncoder().encode(read))), *wrong_choices(read)} - OF_THE_SOURCE
-    assert len(found) == 1
-    assert name in found.pop()
+    (found,) = {*lost(board, json.loads(JSONEncoder().encode(read))), *wrong_choices(read)} - OF_THE_SOURCE
+    assert name in found or repr(value) in found
 
 
 def lost(said: Any, known: Any, path: str = "") -> Iterator[str]:
