@@ -12,9 +12,10 @@ on the session clock. Wrapped counters stay wrapped; the mixer unwraps.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from contracts import wire
 
@@ -22,6 +23,12 @@ BATCH_PACKETS: Final = 25  # the knee of cost per packet: 0.6 + 0.7 us (client +
 BATCH_MS: Final = 500  # at most this much speech waits for its batch to fill
 NO_LEVEL: Final = -1
 SILENCE_FRAME: Final = b"\xf8\xff\xfe"  # five of these end a talkspurt; never encrypted by DAVE
+
+
+Sixteen: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 16)]
+ThirtyTwo: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 48)]
+Arrival: TypeAlias = Annotated[int, Meta(ge=-3600 * 10**9, lt=1 << 55)]  # nanoseconds: an hour early, a year late
 
 
 class Outcome(IntEnum):
@@ -62,9 +69,9 @@ class Packet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         Audio level of the header extension in -dBov (0 loud, 127 silent; RFC 6464), or NO_LEVEL.
     """
 
-    sequence: int
-    timestamp: int
-    arrival_us: int
+    sequence: Sixteen
+    timestamp: ThirtyTwo
+    arrival_us: Annotated[int, Meta(ge=-3600 * 10**6, lt=1 << 45)]
     payload: bytes
     outcome: Outcome = Outcome.VOICE
     level: int = NO_LEVEL
@@ -83,10 +90,10 @@ class PacketBatch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False)
         Arrival of the first packet on the session clock, nanoseconds.
     """
 
-    take: int
-    ssrc: int
-    number: int
-    base_ns: int
+    take: Count
+    ssrc: ThirtyTwo
+    number: Count
+    base_ns: Arrival
     packets: tuple[Packet, ...]
 
     @property

@@ -31,6 +31,7 @@ MOST_KBPS: Final = {  # by FFmpeg's encoders, one channel
     ("mix", "m4a"): 256,
     ("tracks", "m4a"): 256,
 }
+MP3_KBPS: Final = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # of MPEG-1 layer III
 DEEP: Final = ("flac", "wav")  # formats with a choice of bit depth
 HELD: Final[dict[str, tuple[str, ...]]] = {  # what a container may hold
     "zip": ("flac", "opus", "mp3", "wav", "m4a"),
@@ -136,6 +137,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         if self.bitrate_kbps is not None and self.bitrate_kbps > limit:
             allowed = f"at most {limit} kbit/s" if limit else "no bitrate: nothing is lost in it"
             return f"bitrate_kbps: {self.output} as {self.format} takes {allowed}"
+        if self.format == "mp3" and self.bitrate_kbps not in (None, *MP3_KBPS):
+            return f"bitrate_kbps: MP3 has {', '.join(map(str, MP3_KBPS))}, not {self.bitrate_kbps}"
         if self.vbr_quality is not None and self.format != "mp3":
             return f"vbr_quality: it is MP3's, not of {self.format}"
         if self.vbr_quality is not None and self.bitrate_kbps is not None:

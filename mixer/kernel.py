@@ -39,9 +39,11 @@ def kernel() -> ctypes.CDLL:
         If there is none, and it cannot be compiled here.
     """
     path = _path()
-    if not path.is_file():
+    try:
+        return _load(path)
+    except OSError:  # none, or what a power cut left of one
         compile_kernel()
-    return _declare(ctypes.CDLL(str(path)))
+    return _load(path)
 
 
 def compile_kernel() -> Path:
@@ -58,19 +60,34 @@ def compile_kernel() -> Path:
         try:
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 made = Path(folder) / path.name
-                done = subprocess.run(
-                    [*compiler, *FLAGS, "-o", str(made), str(SOURCE)], capture_output=True, text=True, check=False
-                )
+                command = [*compiler, *FLAGS, "-o", str(made), str(SOURCE)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode == 0:
-                    made.replace(path)
+                    _load(made)
+                    _replace(made, path)
                     return path
                 said = f"{shlex.join(compiler)}: {done.stderr.strip()}"
         except OSError as error:
-            said = f"{error.filename or path.parent}: {error.strerror}"
+            said = f"{error.filename or shlex.join(compiler)}: {error.strerror or error}"
     raise KernelMissingError(
         f"mixer/kernel.c is not compiled ({said}): run `python -m mixer.kernel` as somebody who may write there, with "
         "a C compiler or the wheel ziglang installed"
     )
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    """OSError if it is no library of this machine's, or lacks something."""
+    try:
+        return _declare(ctypes.CDLL(str(path)))
+    except AttributeError as error:
+        raise OSError(f"not our library: {error}") from error
+
+
+def _replace(made: Path, path: Path) -> None:
+    """All of it is on the disk before it has its name."""
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.replace(path)
 
 
 def _path() -> Path:
@@ -79,7 +96,10 @@ def _path() -> Path:
 
 def _compilers() -> Iterator[list[str]]:
     if chosen := os.environ.get("CC"):
-        yield shlex.split(chosen)
+        try:
+            yield shlex.split(chosen)
+        except ValueError:  # a quotation that does not end
+            yield [chosen]
     yield from ([found] for name in COMPILERS if (found := shutil.which(name)))
     if importlib.util.find_spec("ziglang"):
         yield [sys.executable, "-m", "ziglang", "cc"]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixer.columns import PacketStore
-from mixer.formats.ogg import OggOpusWriter, silence
+from mixer.formats.ogg import OggOpusWriter
 from mixer.opus import concealed
 
 DRIFT_TICKS: Final = 480  # 10 ms: then something is put in, or a packet left out; a pause is always longer
@@ -89,7 +89,7 @@ class Remuxer:
             self._writer.append(concealed(self._toc, min(ahead, CONCEAL_TICKS)))
         filled = self._writer.ticks - before
         if ahead > CONCEAL_TICKS or not filled:
-            self._writer.append(silence(ahead - filled))
+            self._writer.pause(ahead - filled)
         return self._writer.ticks - before
 
 

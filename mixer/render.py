@@ -162,7 +162,8 @@ class _Job:
             return np.zeros((stop - start, 1), dtype=np.float32) if sound is None else sound[start - preroll :]
 
         ticks = self._session.duration_ticks
-        return shifts({user_id: activity_of(each, ticks) for user_id, each in placed.items()}, hear)
+        activity = {user_id: activity_of(each, ticks) for user_id, each in placed.items()}
+        return shifts(activity, hear, told=lambda: self._progress("place", _REPLAY_SHARE))
 
     def _each_track(self, make: Callable[[_Line, int], T]) -> Iterator[T]:
         """What is made of each track, in order; TRACKS_AT_A_TIME are made at a time."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from contracts.clock import ticks_to_seconds
+from contracts.clock import TICKS_PER_SECOND, ticks_to_seconds
 from contracts.recipes import Recipe
 from mixer import names
 from mixer.errors import RequestError
@@ -15,6 +16,8 @@ from mixer.formats.ffmpeg import Ffmpeg
 from mixer.replay import Session
 from mixer.report import SpeakerReport
 from mixer.sound import SoundFold
+
+LONGEST_TICKS: Final = 40 * 86_400 * TICKS_PER_SECOND  # nobody talks that long; what says so is damaged
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,9 @@ def check_range(recipe: Recipe, session: Session) -> range:
     if recipe.start_tick >= end:
         length = ticks_to_seconds(session.duration_ticks)
         raise RequestError(f"nothing is left of that range: the session is {length:.3f} s long")
+    if end - recipe.start_tick > LONGEST_TICKS:
+        days = ticks_to_seconds(end - recipe.start_tick) / 86_400
+        raise RequestError(f"{days:.0f} days are too long for a file: ask for a part of it (start_tick, stop_tick)")
     return range(recipe.start_tick, end)
 
 

@@ -14,6 +14,7 @@ where both did, the mean is taken, and the room is out of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import combinations
 from typing import Final, TypeAlias
 
@@ -26,11 +27,14 @@ from mixer.opus import Samples
 from mixer.timeline import PlacedSource
 
 Hear: TypeAlias = Callable[[str, int, int], Samples]  # somebody's sound of [start, stop), (samples, 1)
+Bins: TypeAlias = NDArray[np.complex64]
 Activity: TypeAlias = NDArray[np.int64]  # packets of voice that begin in each second
 
 WINDOW_S: Final = 10
 WINDOWS: Final = 8  # looked at of a pair, those in which they say most at the same time
-FIRST_WINDOWS: Final = 3  # if none of these tells anything, the pair is not in one room
+FIRST_WINDOWS: Final = 2  # if none of these tells anything, the pair is not in one room
+ENOUGH_WINDOWS: Final = 5
+KEPT_SPECTRA: Final = 32  # of a megabyte
 COMMON_PACKETS: Final = 100  # two seconds of the window in which both send
 REACH_S: Final = 0.05
 ECHO_S: Final = 0.4
@@ -38,7 +42,18 @@ STANDS_OUT: Final = 2.0
 AGREE_S: Final = 0.002
 LEAST_WINDOWS: Final = 2
 LOWEST_HZ, HIGHEST_HZ = 150.0, 6000.0  # where speech has something to say, and codecs keep it
-_PEAK_S: Final = 0.001  # as wide is a peak
+LEAST_SHARE: Final = 1e-4  # of the strongest bin: -80 dB; what is weaker is a codec's
+PEAK_S: Final = 0.001  # as wide is a peak
+COARSE: Final = 4  # a rate that the band fits into
+_SIZE: Final = 1 << (2 * WINDOW_S * TICKS_PER_SECOND - 1).bit_length()
+_BAND: Final = slice(*(int(hertz * _SIZE / TICKS_PER_SECOND) for hertz in (LOWEST_HZ, HIGHEST_HZ)))
+
+
+class Spectrum(msgspec.Struct, frozen=True):
+    """A window: its band, and its mean square."""
+
+    bins: Bins
+    power: float
 
 
 class Lag(msgspec.Struct, frozen=True):
@@ -48,7 +63,7 @@ class Lag(msgspec.Struct, frozen=True):
     own: bool
 
 
-def shifts(activity: Mapping[str, Activity], hear: Hear) -> dict[str, int]:
+def shifts(activity: Mapping[str, Activity], hear: Hear, *, told: Callable[[], None] = lambda: None) -> dict[str, int]:
     """By how many ticks tracks come too late, of everybody who shares a room with somebody; the mean of a room is 0.
 
     Parameters
@@ -57,12 +72,15 @@ def shifts(activity: Mapping[str, Activity], hear: Hear) -> dict[str, int]:
         When each person sends.
     hear
         Gives their sound.
+    told
+        Called again and again meanwhile; may raise.
     """
-    lags = {
-        (one, other): found
-        for one, other in combinations(sorted(activity), 2)
-        if (found := _lag_of(one, other, activity, hear)) is not None
-    }
+    ear = Ear(hear)
+    lags = {}
+    for one, other in combinations(sorted(activity), 2):
+        told()
+        if (found := _lag_of(one, other, activity, ear)) is not None:
+            lags[one, other] = found
     return _balanced(lags)
 
 
@@ -78,38 +96,77 @@ def moved(placed: tuple[PlacedSource, ...], ticks: int) -> tuple[PlacedSource, .
     return tuple(msgspec.structs.replace(each, tick=each.tick - ticks) for each in placed) if ticks else placed
 
 
-def lag_of(one: Samples, other: Samples) -> float | None:
-    """By how many seconds `one` is later than `other`; None where they do not agree for certain.
+class Ear:
+    """Windows of everybody's sound, as spectra; each is decoded and transformed once.
 
-    Generalised cross-correlation with phase transform (Knapp and Carter 1976), of a band.
+    Parameters
+    ----------
+    hear
+        Gives somebody's sound.
     """
-    size = 1 << int(2 * len(one) - 1).bit_length()
-    cross = np.fft.rfft(one[:, 0], size) * np.conj(np.fft.rfft(other[:, 0], size))
-    frequency = np.fft.rfftfreq(size, 1 / TICKS_PER_SECOND)
-    outside = (frequency < LOWEST_HZ) | (frequency > HIGHEST_HZ) | (np.abs(cross) == 0)
-    cross[outside] = 0
-    cross[~outside] /= np.abs(cross[~outside])
-    row = np.fft.irfft(cross, size)
-    reach, echo, peak = (int(seconds * TICKS_PER_SECOND) for seconds in (REACH_S, ECHO_S, _PEAK_S))
-    near = np.concatenate((row[-echo:], row[: echo + 1]))
+
+    def __init__(self, hear: Hear) -> None:
+        self._hear = hear
+        self._spectrum = lru_cache(KEPT_SPECTRA)(self._transformed)
+
+    def lag(self, one: str, other: str, second: int) -> Lag | None:
+        """By how much one is later than the other in the window that begins at this second, if they agree."""
+        mine, theirs = self._spectrum(one, second), self._spectrum(other, second)
+        late_s = _lag(mine.bins, theirs.bins)
+        return None if late_s is None else Lag(late_s, own=mine.power > theirs.power)
+
+    def _transformed(self, person: str, second: int) -> Spectrum:
+        sound = self._hear(person, second * TICKS_PER_SECOND, (second + WINDOW_S) * TICKS_PER_SECOND)
+        return Spectrum(spectrum(sound), float(np.square(sound).mean()))
+
+
+def lag_of(one: Samples, other: Samples) -> float | None:
+    """By how many seconds `one` is later than `other`, equally long sounds; None if they do not agree for certain."""
+    return _lag(spectrum(one), spectrum(other))
+
+
+def spectrum(sound: Samples) -> Bins:
+    """The band of a sound that is compared, WINDOW_S long at most: every bin of size 1, or 0 if it is weak."""
+    bins = np.fft.rfft(sound[:, 0] * np.hanning(len(sound)).astype(np.float32), _SIZE)[_BAND]
+    magnitude = np.abs(bins)
+    heard = magnitude > LEAST_SHARE * magnitude.max(initial=0)
+    return np.divide(bins, magnitude, out=np.zeros_like(bins), where=heard)
+
+
+def _lag(one: Bins, other: Bins) -> float | None:
+    """Generalised cross-correlation with phase transform (Knapp and Carter 1976): roughly first, then to the sample."""
+    cross = one * np.conj(other)
+    reach, echo, peak = (int(seconds * TICKS_PER_SECOND) // COARSE for seconds in (REACH_S, ECHO_S, PEAK_S))
+    near = _near(cross, _SIZE // COARSE, echo)
     at = int(np.argmax(near))
     others = np.concatenate((near[: max(at - peak, 0)], near[at + peak + 1 :]))
-    if abs(at - echo) > reach or near[at] < STANDS_OUT * others.max():
+    if abs(at - echo) > reach or near[at] <= STANDS_OUT * others.max():
         return None
-    return (at - echo) / TICKS_PER_SECOND
+    rough = (at - echo) * COARSE
+    exact = _near(cross, _SIZE, abs(rough) + COARSE)
+    middle = len(exact) // 2
+    first = middle + rough - COARSE
+    return (first + int(np.argmax(exact[first : first + 2 * COARSE + 1])) - middle) / TICKS_PER_SECOND
 
 
-def _lag_of(one: str, other: str, activity: Mapping[str, Activity], hear: Hear) -> float | None:
+def _near(cross: Bins, size: int, reach: int) -> NDArray[np.float32]:
+    """The correlation at lags from -reach to reach, at the rate that this size of a transform has."""
+    bins = np.zeros(size // 2 + 1, dtype=np.complex64)
+    bins[_BAND] = cross
+    row = np.fft.irfft(bins, size)
+    return np.concatenate((row[-reach:], row[: reach + 1]))
+
+
+def _lag_of(one: str, other: str, activity: Mapping[str, Activity], ear: Ear) -> float | None:
     """By how many seconds one person's track is later than another's; None if they are in no room together."""
     heard: list[Lag] = []
     for number, second in enumerate(_windows(activity[one], activity[other])):
         if number == FIRST_WINDOWS and not heard:
             return None
-        start, stop = second * TICKS_PER_SECOND, (second + WINDOW_S) * TICKS_PER_SECOND
-        sounds = hear(one, start, stop), hear(other, start, stop)
-        if (late_s := lag_of(*sounds)) is not None:
-            loud = [float(np.square(sound).mean()) for sound in sounds]
-            heard.append(Lag(late_s, own=loud[0] > loud[1]))
+        if (lag := ear.lag(one, other, second)) is not None:
+            heard.append(lag)
+            if len(heard) == ENOUGH_WINDOWS:
+                break
     return _agreed(heard)
 
 
@@ -127,17 +184,11 @@ def _agreed(heard: list[Lag]) -> float | None:
 
 
 def _windows(one: Activity, other: Activity) -> Iterator[int]:
-    """Seconds at which windows begin, those first in which both send most; none over another."""
-    common = np.minimum(one, other)
-    if len(common) < WINDOW_S:
-        return
-    sums = np.convolve(common, np.ones(WINDOW_S, dtype=np.int64), "valid")
-    for _ in range(WINDOWS):
-        best = int(np.argmax(sums))
-        if sums[best] < COMMON_PACKETS:
-            return
-        yield best
-        sums[max(best - WINDOW_S + 1, 0) : best + WINDOW_S] = 0
+    """Seconds at which windows begin, those first in which both send most; all on one grid, so that few are decoded."""
+    whole = len(one) // WINDOW_S * WINDOW_S
+    common = np.minimum(one, other)[:whole].reshape(-1, WINDOW_S).sum(axis=1)
+    best = np.argsort(-common, kind="stable")[:WINDOWS]
+    yield from (best[common[best] >= COMMON_PACKETS] * WINDOW_S).tolist()
 
 
 def _balanced(lags: Mapping[tuple[str, str], float]) -> dict[str, int]:

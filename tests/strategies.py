@@ -10,7 +10,7 @@ from contracts import events
 from contracts.bundle import BundleMessage
 from contracts.ids import ALPHABET, ID_LENGTH
 from contracts.packets import Outcome, Packet, PacketBatch
-from contracts.recipes import DEEP, HELD, MOST_KBPS, Recipe
+from contracts.recipes import DEEP, HELD, MOST_KBPS, MP3_KBPS, Recipe
 
 u16 = st.integers(0, 2**16 - 1)
 u32 = st.integers(0, 2**32 - 1)
@@ -95,7 +95,7 @@ batches = st.builds(
     take=st.integers(1, 99),
     ssrc=u32,
     number=u32,
-    base_ns=i64,
+    base_ns=st.integers(-(10**12), 2**55 - 1),
     packets=st.lists(packets, max_size=25).map(tuple),
 )
 people = st.lists(snowflakes, max_size=4)
@@ -108,6 +108,8 @@ def _recipe(
     quality, bits, container = choices
     output, kind = fields["output"], fields["format"]
     kbps = kbps if (output, kind) in MOST_KBPS else None
+    if kind == "mp3" and kbps is not None:
+        kbps = min(MP3_KBPS, key=lambda rate: abs(rate - kbps))
     return Recipe(
         start_tick=start,
         stop_tick=length and start + length,

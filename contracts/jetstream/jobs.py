@@ -49,6 +49,15 @@ async def submit_job(bus: Bus, job: RenderJob) -> None:
     await bus.publish(JOBS_RENDER, encode_job(job), message_id=job.id)
 
 
+async def mixers_are_at_it(bus: Bus) -> bool:
+    """Whether one asks for jobs, or has some."""
+    try:
+        consumer = await bus.api(f"CONSUMER.INFO.{JOBS.name}.{RENDER_CONSUMER}")
+    except RetoldError:  # no mixer was ever here, or whoever asks may not know
+        return False
+    return bool(consumer["num_waiting"] or consumer["num_ack_pending"])
+
+
 class Delivery:
     """A job that this mixer was given.
 

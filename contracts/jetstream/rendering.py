@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
-from contracts.artifacts import RenderCancelled, RenderFailed, RenderJob, RenderProgressed, RenderStored
+from contracts.artifacts import AnyRenderFact, RenderCancelled, RenderFailed, RenderJob, RenderProgressed, RenderStored
 from contracts.errors import RetoldError, UnavailableError
 from contracts.ids import new_id
 from contracts.jetstream.connection import Bus
-from contracts.jetstream.jobs import publish_render_fact, submit_job, watch_render
+from contracts.jetstream.jobs import mixers_are_at_it, publish_render_fact, submit_job, watch_render
 from contracts.recipes import Recipe
 
-SILENT_S: Final = 60.0  # a mixer beats every ten seconds and tells its progress more often
+SILENT_S: Final = 60.0  # a mixer tells its progress more often
+BUSY_S: Final = 600.0  # but jobs may lie before this one
 
 Progress: TypeAlias = Callable[[float], None]
 
@@ -56,11 +57,7 @@ async def follow(bus: Bus, session: str, job: str, *, progress: Progress) -> Ren
     """Wait for the files of a job; parameters and errors as `render`."""
     async with contextlib.aclosing(watch_render(bus, session, job)) as facts:
         while True:
-            try:
-                async with asyncio.timeout(SILENT_S):
-                    fact = await anext(facts)
-            except TimeoutError as error:
-                raise UnavailableError(f"no mixer said anything for {SILENT_S:g} s: does one run?") from error
+            fact = await _next(bus, facts)
             match fact:
                 case RenderStored():
                     progress(1.0)
@@ -73,3 +70,20 @@ async def follow(bus: Bus, session: str, job: str, *, progress: Progress) -> Ren
                     progress(fact.fraction)
                 case _:
                     pass
+
+
+async def _next(bus: Bus, facts: AsyncIterator[AnyRenderFact]) -> AnyRenderFact:
+    """What is told next of a job; UnavailableError if there is no mixer that could."""
+    waited_s = 0.0
+    coming = asyncio.ensure_future(anext(facts))
+    try:
+        while not (await asyncio.wait({coming}, timeout=SILENT_S))[0]:
+            waited_s += SILENT_S
+            if waited_s >= BUSY_S or not await mixers_are_at_it(bus):
+                raise UnavailableError(
+                    f"no mixer said anything for {waited_s:g} s: does one run? The job stays in the queue"
+                )
+        return coming.result()
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)

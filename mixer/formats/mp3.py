@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import TICKS_PER_SECOND
+from contracts.recipes import MP3_KBPS
 from mixer.errors import EncoderError
 from mixer.formats.about import About
 from mixer.formats.ffmpeg import DEFAULT_KBPS, STDERR_LINES, Ffmpeg, FfmpegWriter, wait_end, widened
@@ -45,7 +46,6 @@ OVERLAP_TICKS: Final = (BEFORE_FRAMES + BEHIND_FRAMES) * FRAME_TICKS
 FRESH_TICKS: Final = OVERLAP_TICKS + 8 * TICKS_PER_SECOND  # so long after it began a segment can be begun anew
 ENDING: Final = 1  # segments that have all their sound, beside the one that gets it
 DELAY_TICKS: Final = 576  # LAME's, as its tag counts; decoders know of 529 of their own
-_KBPS: Final = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # MPEG-1 layer III, by index
 _SIDE_BYTES: Final = 17  # one channel
 _SEEK_POINTS: Final = 100
 _ALONE: Final = ("-reservoir", "0", "-write_xing", "0", "-id3v2_version", "0", "-flush_packets", "0")
@@ -283,7 +283,8 @@ def info_frame(kbps: int, *, frames: int, ticks: int) -> bytes:
     """
     size = frame_bytes(kbps)
     padding = min(max(frames * FRAME_TICKS - ticks - DELAY_TICKS, 0), 0xFFF)
-    header = bytes((0xFF, 0xFB, _KBPS.index(kbps) << 4 | 0x04, 0xC4))  # MPEG-1 III, no CRC, 48 kHz, mono, original
+    rate = 1 + MP3_KBPS.index(kbps)
+    header = bytes((0xFF, 0xFB, rate << 4 | 0x04, 0xC4))  # MPEG-1 III, no CRC, 48 kHz, mono, original
     seek = bytes(point * 256 // _SEEK_POINTS for point in range(_SEEK_POINTS))
     xing = b"Info" + struct.pack(">III", 0x0F, frames, (frames + 1) * size) + seek + struct.pack(">I", 0)
     name, method, lowpass = b"Lavc     ", 1, 0  # constant bit rate

@@ -135,11 +135,24 @@ class OggOpusWriter:
             payloads = [payload for _, payload in packets]
             self.extend(b"".join(payloads), list(map(len, payloads)), [ticks for ticks, _ in packets])
 
+    def pause(self, ticks: int) -> None:
+        """Append silence before sound, `ticks` rounded to the nearest GRID_TICKS."""
+        self.append(silence(self._filled_but_for(ticks)))
+
+    def _filled_but_for(self, ticks: int) -> int:
+        """Append most of a long silence, some packets at a time; what is left of it."""
+        many = SILENCE[0][0] * _CUT_PACKETS
+        while ticks > many:
+            self.append([SILENCE[0]] * _CUT_PACKETS)
+            ticks -= many
+        return ticks
+
     def close(self, total_ticks: int) -> None:
         """End the stream so that it plays for `total_ticks`: filled with silence, or cut by its last granule."""
         end = total_ticks + DECODER_DELAY_TICKS
         if self.ticks < end:
-            self.append(_filled((end - self.ticks + GRID_TICKS - 1) // GRID_TICKS * GRID_TICKS))
+            missing = self._filled_but_for((end - self.ticks + GRID_TICKS - 1) // GRID_TICKS * GRID_TICKS)
+            self.append(_filled(missing))
         self._cut()
         self._one_page(_LAST, end, self._sizes, b"".join(self._bodies))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import time
 from pathlib import Path
@@ -76,7 +77,7 @@ def _add_sound(group: argparse._ArgumentGroup) -> None:
         help="-16 LUFS, followed (a mix) or exact by a first pass; off (tracks): untouched",
     )
     group.add_argument("--levelling", action=flag, help="bring all voices to one level; on in a mix")
-    group.add_argument("--gate", type=float, metavar="DB", help="mute a voice where it is quieter, for example -50")
+    group.add_argument("--gate", type=parse_decibels, metavar="DB", help="mute a voice where it is quieter, as -50")
 
 
 def _add_files(group: argparse._ArgumentGroup) -> None:
@@ -86,6 +87,17 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--vbr", type=int, metavar="0-9", help="MP3 of variable bit rate; 0 is best")
     group.add_argument("--bits", type=int, choices=(16, 24), help="of FLAC and WAV")
     group.add_argument("--chapters", action=argparse.BooleanOptionalAction, help="notes as chapters; on")
+
+
+def parse_decibels(text: str) -> float:
+    """A number; ArgumentTypeError if it is none."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of decibels")
+    return found
 
 
 def parse_clock(text: str) -> float:
@@ -200,6 +212,6 @@ def _gain(text: str, entry: SessionEntry) -> tuple[str, float]:
     if not equals:
         raise RecipeError(f"--gain {text!r}: write it as WHO=DB, for example Ada=-3.5")
     try:
-        return find_person(who, entry), float(decibels)
-    except ValueError as error:
+        return find_person(who, entry), parse_decibels(decibels)
+    except argparse.ArgumentTypeError as error:
         raise RecipeError(f"--gain {text!r}: write it as WHO=DB, for example Ada=-3.5") from error

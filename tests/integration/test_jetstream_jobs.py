@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from contracts.artifacts import RenderFailed, RenderJob, RenderProgressed, RenderStored
+from contracts.errors import UnavailableError
 from contracts.ids import new_id
 from contracts.jetstream import jobs as jobs_module
+from contracts.jetstream import rendering
 from contracts.jetstream.connection import Bus, JetStreamError
 from contracts.jetstream.jobs import Delivery, JobQueue, publish_render_fact, submit_job, watch_render
 from contracts.jetstream.lag import ConsumerLag, stream_lags
@@ -55,6 +57,27 @@ async def test_a_job_is_taken_once_and_gone_when_done(bus: Bus):
         await delivery.done()
         assert await queue.take(timeout_s=0.1) is None
         assert (await queue_lag(bus)).lag_messages == 0
+
+
+async def test_who_asks_waits_while_a_mixer_is_at_other_jobs(bus: Bus, monkeypatch: pytest.MonkeyPatch):
+    """And is told that none is there, if none is; the job stays."""
+    monkeypatch.setattr(rendering, "SILENT_S", 0.3)
+    asking = rendering.render(bus, "s", Recipe(), by="test", progress=lambda _fraction: None)
+    with pytest.raises(UnavailableError, match="does one run\\? The job stays in the queue"):
+        await asking
+    async with JobQueue(bus) as queue:
+        first = await taken(queue)
+        patient = asyncio.create_task(
+            rendering.render(bus, "s", Recipe(format="flac"), by="test", progress=lambda _fraction: None)
+        )
+        await asyncio.sleep(1.0)
+        assert not patient.done()
+        await first.done()
+        second = await taken(queue)
+        stored = RenderStored(job=second.job.id, session="s", unix_ns=1, artifacts=())
+        await publish_render_fact(bus, stored)
+        await second.done()
+        assert await patient == stored
 
 
 async def test_no_job_is_none_after_the_time(bus: Bus):

@@ -134,6 +134,8 @@ def test_log_range_and_engine_are_in_the_name():
         b'{"start_tick":-1}',
         b'{"start_tick":1.5}',
         b'{"bitrate_kbps":5000}',
+        b'{"bitrate_kbps":129}',
+        b'{"bitrate_kbps":16}',
         b'{"people":[1]}',
         b'{"start_tick":5,"stop_tick":5}',
         b'{"start_tick":6,"stop_tick":5}',

@@ -65,6 +65,26 @@ def test_random_bytes_are_malformed_or_a_value(what: str, data: bytes):
         DECODERS[what](data)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"base_ns": 1 << 62},
+        {"base_ns": -(1 << 62)},
+        {"number": -1},
+        {"ssrc": 1 << 32},
+        {"packets": (packets.Packet(1 << 16, 0, 0, b""),)},
+        {"packets": (packets.Packet(0, 1 << 32, 0, b""),)},
+        {"packets": (packets.Packet(0, 0, 1 << 62, b""),)},
+    ],
+)
+def test_a_batch_of_numbers_that_nobody_sends_is_malformed(damage: dict[str, object]):
+    """They would not fit into what is calculated with."""
+    batch = packets.PacketBatch(take=1, ssrc=2, number=3, base_ns=4, packets=())
+    assert packets.decode_batch(packets.encode_batch(batch)) == batch
+    with pytest.raises(MalformedError):
+        packets.decode_batch(packets.encode_batch(msgspec.structs.replace(batch, **damage)))
+
+
 @given(strategies.facts, st.data())
 def test_a_damaged_fact_is_malformed_or_another_fact(fact: events.SessionFact, data: st.DataObject):
     """One changed byte of a fact gives MalformedError, or a fact."""

@@ -127,6 +127,23 @@ def test_what_the_compiler_says_is_told(elsewhere: Path, monkeypatch: pytest.Mon
     assert [path.name for path in elsewhere.iterdir()] == ["kernel.c"]
 
 
+def test_what_is_no_library_is_not_kept(elsewhere: Path, monkeypatch: pytest.MonkeyPatch):
+    """An object file, another library, an empty file: it is compiled anew, or the next compiler does it."""
+    monkeypatch.setenv("CC", "cc -c")
+    made = module.compile_kernel()
+    assert kernel.__wrapped__().step_peaks
+    made.unlink()  # what is loaded must not change
+    made.write_bytes(b"")
+    assert kernel.__wrapped__().step_peaks
+    made.unlink()
+    subprocess.run([shutil.which("cc") or "cc", "-shared", "-xc", "/dev/null", "-o", made], check=True)
+    assert kernel.__wrapped__().step_peaks
+    monkeypatch.setenv("CC", "cc 'a")
+    made.unlink()
+    assert module.compile_kernel() == made
+    assert sorted(path.name for path in elsewhere.iterdir()) == sorted(["kernel.c", made.name])
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_a_folder_that_takes_nothing_is_named(monkeypatch: pytest.MonkeyPatch):
     """Not even root may write into it."""

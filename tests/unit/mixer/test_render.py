@@ -56,6 +56,20 @@ def built() -> Built:
     return build_session(SECONDS, 2, seed=3, plan=PLAN, network=Network(jitter_ms=3))
 
 
+def test_what_says_to_be_a_year_long_is_refused(tmp_path: Path):
+    """Not made: a damaged log must not fill the disk, nor the memory."""
+    built = build_session(5.0, 1, seed=3, end=False)
+    last = built.messages[-1]
+    late = msgspec.structs.replace(decode_batch(last.data), base_ns=365 * 86_400 * 10**9, number=99)
+    messages = [*built.messages, msgspec.structs.replace(last, data=encode_batch(late), message_id="99")]
+    year = msgspec.structs.replace(built, messages=messages)
+    for kind in ("opus", "flac"):
+        with pytest.raises(RequestError, match="365 days are too long"):
+            make(year, Recipe(output="tracks", format=kind), tmp_path)
+    part = make(year, Recipe(output="tracks", format="opus", stop_tick=5 * 48_000), tmp_path)
+    assert len(part.files) == 1
+
+
 @pytest.mark.parametrize("kind", ["flac", "opus", "mp3", "wav"])
 def test_each_person_sounds_where_the_plan_says_and_is_silent_elsewhere(built: Built, tmp_path: Path, kind: str):
     rendered = make(built, Recipe(output="tracks", format=kind), tmp_path)

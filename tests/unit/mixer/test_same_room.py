@@ -87,6 +87,20 @@ def test_people_who_are_apart_agree_in_nothing():
     assert lag_of(np.zeros_like(said), said) is None
 
 
+def test_a_hum_is_no_room():
+    """Of two fans in two rooms, with and without somebody who speaks."""
+    at_s = np.arange(10 * TICKS_PER_SECOND).reshape(-1, 1) / TICKS_PER_SECOND
+    hums = [
+        sum(0.02 / number * np.sin(2 * np.pi * 50 * number * at_s + phase) for number in range(1, 20)).astype(
+            np.float32
+        )
+        for phase in (0.3, 1.9)
+    ]
+    assert lag_of(heard(hums[0]), heard(hums[1])) is None
+    said = np.array_split(speech_samples(20.0), 2)
+    assert lag_of(heard(hums[0] + said[0]), heard(hums[1] + said[1])) is None
+
+
 def test_a_room_of_three_fits_and_its_mean_stays():
     """All pairs together; sounds are given as they were, nobody's way through the air in them."""
     late_ms = {"a": 0, "b": 24, "c": -9, "d": 13}

@@ -81,6 +81,8 @@ def test_options_add_up(line: str, expected: Recipe | None):
         ("--gain Ada=99", "--gain"),
         ("--gain Ada", "--gain"),
         ("--gain Ada=loud", "--gain"),
+        ("--gain Ada=nan", "--gain"),
+        ("--same-room --alignment follow", "--same-room"),
         ("--from 2:00 --to 1:00", "--to"),
         ("--from 2:00 --last 1:00", "--last"),
         ("--mute Zoe", "Zoe"),
