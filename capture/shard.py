@@ -121,6 +121,15 @@ class Shard:
 
     async def _run_bot(self) -> None:
         try:
+            await self._log_in()
+        except Exception as error:
+            if not self._stop.is_set():
+                raise
+            # We closed its connection: no fault, which would cut short what else is ending.
+            log.info("login_broken_off", shard=self.number, reason=repr(error))
+
+    async def _log_in(self) -> None:
+        try:
             await self._bot.start(self._token)
         except discord.LoginFailure as error:
             raise LoginError from error

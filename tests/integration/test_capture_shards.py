@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import discord
 import pytest
 
 from capture.app import run
-from contracts.jetstream.connection import connect
-from contracts.jetstream.leases import renewals
+from capture.bot import Bot
+from capture.home import Home
+from capture.shard import Shard
+from contracts.jetstream.connection import Bus, connect
+from contracts.jetstream.leases import renewals, take_lease
 from contracts.settings import load_settings
 from contracts.shards import SNOWFLAKE_TIME_BITS, shard_of
 from contracts.streams import LEASE_S
@@ -23,6 +27,24 @@ GUILDS = [(9_000_000 + number) << SNOWFLAKE_TIME_BITS for number in range(2)]
 ADA = Person(user_id=501, name="Ada")
 PLAN = CallPlan(people=(ADA,), utterances=(), seconds=1.0)
 IDENTIFY_EVERY_S = 2.0
+
+
+class InLogin(Bot):
+    """A bot that is closed between two requests of its login: the next one fails while it is still being closed."""
+
+    def __init__(self) -> None:
+        super().__init__(intents=discord.Intents.none())
+        self.begun, self.closing, self.closed = asyncio.Event(), asyncio.Event(), False
+
+    async def start(self, token: str, *, reconnect: bool = True) -> None:
+        self.begun.set()
+        await self.closing.wait()
+        raise RuntimeError("Session is closed")
+
+    async def close(self) -> None:
+        self.closing.set()
+        await asyncio.sleep(0.1)
+        self.closed = True
 
 
 async def test_each_server_is_served_by_its_shard_alone(
@@ -79,3 +101,20 @@ async def test_captures_that_divide_the_servers_otherwise_do_not_mix(
         stop.set()
         await other
         await bus.close()
+
+
+async def test_a_shard_that_is_told_to_end_in_its_login_ends_in_order(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a login makes of a connection that we closed is no fault: it would cut short the end of all else."""
+    bot, home = InLogin(), Home(tmp_path)
+    monkeypatch.setattr("capture.shard.make_bot", lambda *_, **__: bot)
+    settings = load_settings({"RETOLD_DISCORD_TOKEN": "x", "RETOLD_DATA": str(tmp_path)})
+    shard = Shard(bus, settings, home, 0, await take_lease(bus, "shard.0", home.owner))
+    running = asyncio.create_task(shard.run())
+    async with asyncio.timeout(LEASE_S):
+        await bot.begun.wait()
+        shard.stop()
+        await running
+    assert bot.closed
+    home.close()
