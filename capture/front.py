@@ -15,7 +15,7 @@ import structlog
 from discord import app_commands
 
 from capture.auto import AutoRecord
-from capture.commands import deeds, downloads, forms
+from capture.commands import clips, deeds, downloads, erasing, forms
 from capture.commands.answer import Answer
 from capture.commands.buttons import PageButton, SessionButton
 from capture.commands.desk import Desk, apology
@@ -97,7 +97,7 @@ class Front:
         elif action == "clip":
             await answer.ask(forms.clip_form(session, answer.words, most="15m"))
         elif action == "delete":
-            await self._do(answer, lambda each: downloads.ask_delete(desk, each, session))
+            await self._do(answer, lambda each: erasing.ask_delete(desk, each, session))
         elif action == "remix":
             await answer.ask(forms.remix_form(session, answer.words))
         else:
@@ -120,9 +120,9 @@ class Front:
             case "link" | "listen" | "download":
                 await deeds.page(self._desk, answer, session)
             case "undo":
-                await downloads.undo(self._desk, answer, session)
+                await erasing.undo(self._desk, answer, session)
             case "keep":
-                await downloads.keep(self._desk, answer, session)
+                await erasing.keep(self._desk, answer, session)
             case _:
                 log.warning("button_unknown", action=action)
 
@@ -143,14 +143,14 @@ class Front:
             case "note":
                 await self._do(answer, lambda each: deeds.note(desk, each, text, session=session))
             case "clip":
-                await self._do(answer, lambda each: downloads.clip(desk, each, text, session=session))
+                await self._do(answer, lambda each: clips.clip(desk, each, text, session=session))
             case "remix":
                 wish = downloads.Wish(format="mp3", gain=text)
                 await self._do(answer, lambda each: downloads.remix(desk, each, session, wish))
             case "forget":
                 await self._do(answer, lambda each: deeds.forget(desk, each, text))
             case "delete":
-                await self._do(answer, lambda each: downloads.delete(desk, each, session, text))
+                await self._do(answer, lambda each: erasing.delete(desk, each, session, text))
                 self._panels.look()
             case _:
                 log.warning("form_unknown", name=name)

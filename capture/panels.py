@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from capture.commands.buttons import single
-from capture.commands.desk import Desk, title
+from capture.commands.desk import Desk, written_title
 from capture.panel import Files, Message, card_view, fingerprint, live_view
 from capture.visible import Visible
 from capture.words.catalogue import moment
@@ -258,7 +258,7 @@ class Panels:
             words = self._desk.room_words(guild, settings)
             text = words(
                 f"going.{entry.keeping.going_why}",
-                name=discord.utils.escape_markdown(title(entry, words)),
+                name=written_title(entry, words),
                 date=moment(entry.started_unix_ns / 1e9, "D"),
                 when=moment(going_ns / 1e9, "R"),
             )

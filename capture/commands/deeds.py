@@ -10,7 +10,7 @@ import discord
 
 from capture.commands.answer import Answer
 from capture.commands.buttons import page_view
-from capture.commands.desk import Denied, Desk, title
+from capture.commands.desk import Denied, Desk, written_title
 from capture.commands.forms import was_typed
 from capture.words.catalogue import Words, clock, moment, size
 from contracts.commands import AddNote, ChooseConsent, ForgetPerson, StartRecording, Stopped, StopRecording
@@ -153,7 +153,7 @@ async def list_sessions(desk: Desk, answer: Answer, page: int = 0) -> None:
 def _row(answer: Answer, entry: SessionEntry) -> str:
     words = answer.words
     when, people = moment(entry.started_unix_ns / 1e9), _some_people(words, entry)
-    name = discord.utils.escape_markdown(title(entry, words))
+    name = written_title(entry, words)
     if entry.duration_ns is None:
         return words("list.live", name=name, when=when, people=people)
     return words("list.row", name=name, when=when, duration=clock(entry.duration_ns / 1e9), people=people)
@@ -170,7 +170,7 @@ async def page(desk: Desk, answer: Answer, session: str) -> None:
     """A link to a recording's page, for this person."""
     entry = await desk.session(answer.interaction, session)
     linker = desk.linker(str(answer.interaction.user.id))
-    name = discord.utils.escape_markdown(title(entry, answer.words))
+    name = written_title(entry, answer.words)
     text = answer.words("download.page", name=name, expires=moment(linker.expires_unix_s, "R"))
     await answer.say(f"{text}\n<{linker.page(entry.session)}>")
 

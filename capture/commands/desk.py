@@ -173,6 +173,11 @@ def title(entry: SessionEntry, words: Words) -> str:
     return entry.name or words("word.unnamed", channel=entry.channel_name)
 
 
+def written_title(entry: SessionEntry, words: Words) -> str:
+    """The same in a message: nothing of it is markup."""
+    return discord.utils.escape_markdown(title(entry, words))
+
+
 def apology(error: BaseException, words: Words) -> str:
     """What to say about an error; one that nobody foresaw is logged."""
     key, fields = _sentence(error)

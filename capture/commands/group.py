@@ -12,7 +12,7 @@ from discord import app_commands
 from discord.app_commands import Choice as Option
 from discord.app_commands import locale_str as _
 
-from capture.commands import choices, deeds, downloads, hearing, setup
+from capture.commands import choices, clips, deeds, downloads, erasing, hearing, setup
 from capture.commands.answer import Answer
 from capture.commands.desk import Desk, apology
 from capture.commands.forms import typed_form
@@ -164,7 +164,7 @@ class Record(app_commands.Group):
         who: discord.Member | None = None,
     ) -> None:
         """Clip."""
-        await downloads.clip(self._desk, await _promised(interaction), last, who)
+        await clips.clip(self._desk, await _promised(interaction), last, who)
 
     @app_commands.command(
         name=_("settings"), description=_("What this server's managers set; without options: show it")
@@ -266,7 +266,7 @@ class Record(app_commands.Group):
     @app_commands.describe(recording=_("Which one"))
     async def delete(self, interaction: discord.Interaction, recording: app_commands.Range[str, 1, 100]) -> None:
         """Delete."""
-        await downloads.ask_delete(self._desk, Answer(interaction), recording)
+        await erasing.ask_delete(self._desk, Answer(interaction), recording)
 
     @app_commands.command(name=_("optout"), description=_("Do not record me, from this moment on"))
     async def optout(self, interaction: discord.Interaction) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import discord
 
 from capture.commands.answer import Answer
-from capture.commands.desk import Denied, Desk, title
+from capture.commands.desk import Denied, Desk, written_title
 from capture.words.catalogue import clock
 from contracts.commands import LiveSession, LiveSpeaker
 
@@ -55,7 +55,7 @@ async def moment(desk: Desk, answer: Answer, message: discord.Message) -> None:
         if entry.started_unix_ns <= written_ns and (end_ns is None or written_ns < end_ns):
             at = clock((written_ns - entry.started_unix_ns) / 1e9)
             url = desk.linker(str(answer.interaction.user.id)).page(entry.session)
-            name = discord.utils.escape_markdown(title(entry, answer.words))
+            name = written_title(entry, answer.words)
             await answer.say(answer.words("moment.found", at=at, name=name, url=f"<{url}>"))
             return
     raise Denied("moment.none")
