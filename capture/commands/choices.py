@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,10 +12,13 @@ from discord.app_commands import Choice, locale_str
 
 from capture.commands.desk import Desk, matches, title
 from capture.words.catalogue import clock, words_in
+from contracts.directory import SessionEntry
 from contracts.errors import RetoldError
 from contracts.presets import PRESETS, preset_names
 
 log = structlog.get_logger()
+
+Find = Callable[[discord.Interaction], Awaitable[list[SessionEntry]]]
 
 MOST: Final = 25  # Discord's limit
 CHARACTERS: Final = 100  # of a choice
@@ -49,11 +53,11 @@ ACCESS: Final = [
 ]
 
 
-async def recordings(desk: Desk, interaction: discord.Interaction, typed: str) -> list[Choice[str]]:
-    """Recordings that the person may open and could mean, newest first; nothing if the server is away."""
+async def recordings(interaction: discord.Interaction, typed: str, find: Find) -> list[Choice[str]]:
+    """Recordings of those that `find` finds which the person could mean; nothing if the server is away."""
     words = words_in(str(interaction.locale))
     try:
-        entries = await desk.sessions(interaction)
+        entries = await find(interaction)
     except RetoldError as error:
         log.warning("not_completed", reason=str(error))
         return []

@@ -144,14 +144,14 @@ async def list_sessions(desk: Desk, answer: Answer, page: int = 0) -> None:
         raise Denied("list.none")
     pages = math.ceil(len(entries) / LISTED)
     page = min(page, pages - 1)
-    lines = [words("list.title"), *(_row(answer, each) for each in entries[page * LISTED : (page + 1) * LISTED])]
+    lines = [words("list.title"), *(row(each, words) for each in entries[page * LISTED : (page + 1) * LISTED])]
     if pages > 1:
         lines.append(words("list.page", page=page + 1, pages=pages))
     await answer.say("\n".join(lines), view=page_view(page, pages, words))
 
 
-def _row(answer: Answer, entry: SessionEntry) -> str:
-    words = answer.words
+def row(entry: SessionEntry, words: Words) -> str:
+    """A recording in one line: its name, when and how long it was, and who was there."""
     when, people = moment(entry.started_unix_ns / 1e9), _some_people(words, entry)
     name = written_title(entry, words)
     if entry.duration_ns is None:

@@ -109,6 +109,12 @@ class Desk:
         who, settings = await self.who(interaction)
         return [each for each in await self._of_server(interaction) if who.may_open(each, settings)]
 
+    async def erasable(self, interaction: discord.Interaction) -> list[SessionEntry]:
+        """The server's past recordings that the person may delete, newest first; see `deletable`."""
+        who, _ = await self.who(interaction)
+        every = await self._of_server(interaction)
+        return [each for each in every if each.ended_unix_ns is not None and who.may_delete(each)]
+
     async def _of_server(self, interaction: discord.Interaction) -> list[SessionEntry]:
         """All of the server's recordings, newest first."""
         entries = [each for each in await list_entries(self.bus) if each.guild_id == str(interaction.guild_id)]

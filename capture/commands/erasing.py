@@ -8,6 +8,7 @@ import structlog
 
 from capture.commands.answer import Answer
 from capture.commands.buttons import single
+from capture.commands.deeds import row
 from capture.commands.desk import Denied, Desk, written_title
 from capture.commands.forms import typed_form, was_typed
 from contracts.directory import SessionEntry
@@ -26,7 +27,7 @@ async def ask_delete(desk: Desk, answer: Answer, session: str) -> None:
     except Denied as denied:
         await answer.say(answer.words(denied.key, **denied.fields))
         return
-    await answer.ask(typed_form("delete", entry.session, answer.words))
+    await answer.ask(typed_form("delete", entry.session, answer.words, about=row(entry, answer.words)))
 
 
 async def delete(desk: Desk, answer: Answer, session: str, typed: str) -> SessionEntry:

@@ -21,8 +21,12 @@ PREFIX: Final = "r:"
 class Form(ui.Modal):
     """One form with one field; nothing of it is kept here."""
 
-    def __init__(self, name: str, session: str, words: Words, field: ui.TextInput[Any], *, label: str) -> None:
+    def __init__(
+        self, name: str, session: str, words: Words, field: ui.TextInput[Any], *, label: str, about: str = ""
+    ) -> None:
         super().__init__(title=words(f"{name}.title")[:45], custom_id=f"{PREFIX}{session}:{name}", timeout=1)
+        if about:
+            self.add_item(ui.TextDisplay(about))
         self.add_item(ui.Label(text=words(label)[:45], component=field))
 
 
@@ -49,11 +53,11 @@ def remix_form(session: str, words: Words) -> Form:
     return Form("remix", session, words, field, label="remix.label")
 
 
-def typed_form(name: str, session: str, words: Words) -> Form:
-    """A word that has to be typed, so that nobody does it by mistake."""
+def typed_form(name: str, session: str, words: Words, *, about: str = "") -> Form:
+    """A word that has to be typed, so that nobody does it by mistake; `about` says what it is done to."""
     word = words(f"{name}.word")
     field: ui.TextInput[Any] = ui.TextInput(custom_id="text", placeholder=word, max_length=len(word) + 5)
-    return Form(name, session, words, field, label=f"{name}.label")
+    return Form(name, session, words, field, label=f"{name}.label", about=about)
 
 
 def was_typed(name: str, text: str, words: Words) -> bool:

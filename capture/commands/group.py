@@ -302,9 +302,12 @@ class Record(app_commands.Group):
 
     @download.autocomplete("recording")
     @remix.autocomplete("recording")
-    @delete.autocomplete("recording")
     async def _recordings(self, interaction: discord.Interaction, typed: str) -> list[Option[str]]:
-        return await choices.recordings(self._desk, interaction, typed)
+        return await choices.recordings(interaction, typed, self._desk.sessions)
+
+    @delete.autocomplete("recording")
+    async def _erasable(self, interaction: discord.Interaction, typed: str) -> list[Option[str]]:
+        return await choices.recordings(interaction, typed, self._desk.erasable)
 
     @start.autocomplete("preset")
     @remix.autocomplete("preset")

@@ -304,11 +304,16 @@ async def test_what_is_deleted_is_what_was_meant(server: LoopbackDiscord, captur
         "Several recordings could be meant: Evening 2, Evening"
     )
     form = await ada.types("/record delete", recording="evening")
+    assert "**Evening** · <t:" in text_of(await form.opens())
     await (await ada.fills(form, text="delete")).reads("**Evening** is deleted")
     assert [each.name for each in await list_entries(capture.bus) if each.name.startswith("Even")] == ["Evening 2"]
     await (await chief.types("/record delete", recording="Evening 2")).reads("Only who started it")
     await (await chief.types("/record delete", recording="Morning")).reads("does not exist any more")
     await change_guild(capture.bus, str(GUILD), lambda old: msgspec.structs.replace(old, downloads="managers"))
+    assert await ada.completes("/record download", "recording", "") == []
+    (offered_to_delete,) = await ada.completes("/record delete", "recording", "")
+    assert offered_to_delete["name"].startswith("Evening 2 · ")
+    assert await chief.completes("/record delete", "recording", "") == []
     form = await ada.types("/record delete", recording="Evening 2")
     await (await ada.fills(form, text="delete")).reads("**Evening 2** is deleted")
 
