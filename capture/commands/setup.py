@@ -10,7 +10,9 @@ import msgspec
 from capture.commands.answer import Answer
 from capture.commands.desk import Denied, Desk
 from capture.words.catalogue import Words
+from contracts.commands import StopRecording
 from contracts.guilds import MOST_RULES, AutoRule, GuildSettings
+from contracts.jetstream.asking import stop_recording
 from contracts.jetstream.guilds import change_guild
 
 
@@ -24,7 +26,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     auto, rule
         A channel that is recorded by itself, by a rule of these fields; without any it is not, if it was.
     never
-        A channel that is never recorded, or may be again.
+        A channel that is never recorded, nor any longer if it is just then; or may be again.
     """
 
     values: dict[str, Any]
@@ -63,12 +65,26 @@ async def settings(desk: Desk, answer: Answer, change: Change) -> None:
     who, now = await desk.who(answer.interaction)
     if not who.manager:
         raise Denied("rights.managers")
+    said = []
     if change.anything:
         await change_guild(desk.bus, now.guild_id, change.apply)
         now = await desk.guilds.settings(int(now.guild_id))
+        said.append(answer.words("settings.saved"))
+        if change.never in now.never and await _stop_in(desk, answer, change.never):
+            said.append(answer.words("settings.stopped", channel=f"<#{change.never}>"))
         desk.changed()
-    saved = [answer.words("settings.saved")] if change.anything else []
-    await answer.say("\n".join([*saved, *describe(now, answer.words)]))
+    if change.rule and change.auto is None:
+        said.append(answer.words("settings.no_rule"))
+    await answer.say("\n".join([*said, *describe(now, answer.words)]))
+
+
+async def _stop_in(desk: Desk, answer: Answer, channel_id: str | None) -> bool:
+    """End the recording that runs in a channel; whether there was one."""
+    live = await desk.live(answer.interaction.guild_id)
+    if live is None or live.channel_id != channel_id:
+        return False
+    await stop_recording(desk.bus, StopRecording(guild_id=live.guild_id, requested_by=str(answer.interaction.user.id)))
+    return True
 
 
 def describe(now: GuildSettings, words: Words) -> list[str]:

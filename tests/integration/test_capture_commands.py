@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import discord
 import msgspec
 import pytest
 
@@ -259,6 +260,33 @@ async def test_rules_are_set_and_taken_away(server: LoopbackDiscord, capture: Re
     settings = await get_guild(capture.bus, str(GUILD))
     assert settings.auto == (AutoRule(channel_id=str(CHANNEL), minimum=9, role_id=str(role), from_hour=18, to_hour=2),)
     await (await ada.types("/record settings", auto=CHANNEL)).reads("Recorded by itself: none")
+    alone = await (await ada.types("/record settings", minimum=3)).reads("changed nothing")
+    assert "Saved" not in alone
+    assert "changed nothing" not in await (await ada.types("/record settings", tone=0)).reads("Saved")
+
+
+@pytest.mark.usefixtures("capture")
+async def test_any_channel_with_voices_can_be_chosen(server: LoopbackDiscord):
+    """Stages as well as voice channels; the panel may stand in their own chats, too."""
+    (record,) = [each for each in server.rest.commands[None] if each["name"] == "record"]
+    (settings,) = [each for each in record["options"] if each["name"] == "settings"]
+    kinds = {each["name"]: set(each["channel_types"]) for each in settings["options"] if "channel_types" in each}
+    voice, stage, text, news = (discord.ChannelType[each].value for each in ("voice", "stage_voice", "text", "news"))
+    assert kinds == {"auto": {voice, stage}, "never": {voice, stage}, "panel": {text, news, voice, stage}}
+
+
+async def test_a_channel_that_is_never_recorded_is_not_recorded_any_longer(server: LoopbackDiscord, capture: Recorder):
+    """What runs in it is stopped, and the manager is told; what runs next door goes on."""
+    server.room.roles.managers.add(ADA.user_id)
+    server.set_roles()
+    ada = server.person(ADA.user_id)
+    await (await ada.types("/record start")).reads("Recording")
+    await (await ada.types("/record settings", never=CHANNEL + CHANNEL_OFFSET)).reads("Saved.")
+    assert len((await capture.status()).sessions) == 1
+    await (await ada.types("/record settings", never=CHANNEL)).reads(f"running in <#{CHANNEL}> is stopped")
+    assert (await capture.status()).sessions == ()
+    again = await (await ada.types("/record settings", never=CHANNEL)).reads("Saved.")
+    assert "is stopped" not in again
 
 
 @pytest.mark.usefixtures("capture")
