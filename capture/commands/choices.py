@@ -36,6 +36,7 @@ PACKAGES: Final = [
     Choice(name=locale_str("Reaper project"), value="reaper"),
     Choice(name=locale_str("Matroska with all tracks"), value="matroska"),
 ]
+GAINS: Final = ("=+3", "=-3")  # decibels: so one sees how to write another
 SERVER: Final = "server"
 CONSENT: Final = [
     Choice(name=locale_str("everybody, who is told (notice)"), value="notice"),
@@ -68,7 +69,7 @@ async def recordings(interaction: discord.Interaction, typed: str, find: Find) -
         date = datetime.fromtimestamp(entry.started_unix_ns / 1e9, tz=UTC).date()
         length = clock((entry.duration_ns or 0) / 1e9)
         text = f"{title(entry, words)} · {date} · {length} · {words.list_of(entry.people.values())}"
-        offered.append(Choice(name=text[:CHARACTERS], value=entry.session))
+        offered.append(Choice(name=_shown(text), value=entry.session))
     return offered[:MOST]
 
 
@@ -79,12 +80,27 @@ async def presets(desk: Desk, interaction: discord.Interaction, typed: str) -> l
     for name in preset_names(desk.settings.data):
         text = f"{name}: " + words(f"preset.{name}") if name in PRESETS else name
         if typed.casefold() in text.casefold():
-            offered.append(Choice(name=text[:CHARACTERS], value=name))
+            offered.append(Choice(name=_shown(text), value=name))
     return offered[:MOST]
 
 
-async def people(desk: Desk, interaction: discord.Interaction, typed: str) -> list[Choice[str]]:
-    """What was typed so far, with each of the recording's people in place of its last word."""
+def _shown(text: str) -> str:
+    """As much of it as Discord shows."""
+    return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…"
+
+
+async def people(
+    desk: Desk, interaction: discord.Interaction, typed: str, *, each_with: tuple[str, ...] = ("",)
+) -> list[Choice[str]]:
+    """What was typed so far, with each of the recording's people in place of its last word.
+
+    A choice is what is sent, so one that is too long is left out, not cut.
+
+    Parameters
+    ----------
+    each_with
+        What may stand behind a name.
+    """
     try:
         entry = await desk.session(interaction, str(getattr(interaction.namespace, "recording", "") or ""))
     except RetoldError as error:
@@ -93,7 +109,6 @@ async def people(desk: Desk, interaction: discord.Interaction, typed: str) -> li
     before, comma, last = typed.rpartition(",")
     start = f"{before}{comma} ".lstrip() if comma else ""
     names = [name for name in entry.people.values() if last.strip().lower() in name.lower()]
-    offered = [f"{start}{name}" for name in names]
-    return [Choice(name=each[:CHARACTERS], value=each[:CHARACTERS]) for each in ([typed] if typed else []) + offered][
-        :MOST
-    ]
+    offered = [f"{start}{name}{end}" for name in names for end in each_with]
+    every = [each for each in (typed, *offered) if 0 < len(each) <= CHARACTERS]
+    return [Choice(name=each, value=each) for each in every[:MOST]]

@@ -34,8 +34,10 @@ async def start(desk: Desk, answer: Answer, channel: VOICE | None, name: str, pr
     interaction, words = answer.interaction, answer.words
     who, settings = await desk.who(interaction)
     channel = channel or _own_channel(interaction)
-    if channel is None or all(member.bot for member in channel.members):
+    if channel is None:
         raise Denied("start.nobody")
+    if all(member.bot for member in channel.members):
+        raise Denied("start.empty", channel=channel.mention)
     if not who.may_start(str(channel.id)):
         raise Denied("start.not_yours", channel=channel.mention)
     if str(channel.id) in settings.never:

@@ -18,6 +18,7 @@ from contracts.artifacts import RenderStored
 from contracts.clock import TICKS_PER_SECOND
 from contracts.directory import SessionEntry
 from contracts.errors import MalformedError
+from contracts.jetstream.directory import get_entry
 from contracts.jetstream.rendering import RenderFailedError, render
 from contracts.recipes import Recipe
 
@@ -172,7 +173,7 @@ async def _made(desk: Desk, answer: Answer, entry: SessionEntry, recipe: Recipe)
     by = str(answer.interaction.user.id)
     try:
         async with asyncio.timeout(PATIENCE_S):
-            return await render(desk.bus, entry.session, recipe, by=by, progress=tell)
+            stored = await render(desk.bus, entry.session, recipe, by=by, progress=tell)
     except RenderFailedError as error:
         raise Denied("download.failed", reason=str(error)) from error
     except TimeoutError:
@@ -180,6 +181,9 @@ async def _made(desk: Desk, answer: Answer, entry: SessionEntry, recipe: Recipe)
         return None
     finally:
         await asyncio.gather(*telling)
+    if await get_entry(desk.bus, entry.session) is None:  # deleted meanwhile: a link would lead nowhere
+        raise Denied("refused.gone")
+    return stored
 
 
 def _links(desk: Desk, answer: Answer, entry: SessionEntry, stored: RenderStored) -> str:

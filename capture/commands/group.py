@@ -315,9 +315,12 @@ class Record(app_commands.Group):
         return await choices.presets(self._desk, interaction, typed)
 
     @remix.autocomplete("mute")
-    @remix.autocomplete("gain")
     async def _people(self, interaction: discord.Interaction, typed: str) -> list[Option[str]]:
         return await choices.people(self._desk, interaction, typed)
+
+    @remix.autocomplete("gain")
+    async def _gains(self, interaction: discord.Interaction, typed: str) -> list[Option[str]]:
+        return await choices.people(self._desk, interaction, typed, each_with=choices.GAINS)
 
     async def on_error(self, interaction: discord.Interaction[Any], error: app_commands.AppCommandError) -> None:
         """Say what went wrong."""

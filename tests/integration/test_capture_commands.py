@@ -191,14 +191,15 @@ async def test_german_names_lead_to_the_same_commands(server: LoopbackDiscord):
 async def test_recordings_are_found_by_name_and_person(server: LoopbackDiscord):
     """While somebody types, what they may open is offered; nobody ever types an id."""
     ada = server.person(ADA.user_id)
-    for name in ("Dragons", "Cellar"):
+    for name in ("Dragons", "Cellar" + 93 * "r"):
         await (await ada.types("/record start", name=name)).reads("Recording")
         await server.wait_for_bot()
         await (await ada.types("/record stop")).reads("Stopped")
     offered_now = await ada.completes("/record download", "recording", "drag")
     assert [choice["name"].split(" · ")[0] for choice in offered_now] == ["Dragons"]
     both = await ada.completes("/record download", "recording", "bela")
-    assert [choice["name"].split(" · ")[0] for choice in both][:2] == ["Cellar", "Dragons"]
+    cellar, dragons, *_ = [choice["name"] for choice in both]
+    assert (len(cellar), cellar[-2:], dragons.split(" · ")[0]) == (100, "r…", "Dragons")
     chosen = await ada.types("/record download", recording=offered_now[0]["value"])
     await chosen.reads("**Dragons**")
     stranger = server.person(CHIYO.user_id)
@@ -211,6 +212,8 @@ async def test_who_may_not_is_told_and_nothing_happens(server: LoopbackDiscord, 
     ada, chiyo = server.person(ADA.user_id), server.person(CHIYO.user_id)
     await (await chiyo.types("/record start", channel=CHANNEL)).reads("Join <#")
     await (await chiyo.types("/record start")).reads("Nobody is in a voice channel")
+    next_door = CHANNEL + CHANNEL_OFFSET
+    await (await ada.types("/record start", channel=next_door)).reads(f"Nobody is in <#{next_door}>")
     await (await ada.types("/record start")).reads("Recording")
     await (await chiyo.types("/record stop")).reads("be in the channel")
     await (await chiyo.types("/record note", text="x")).reads("in the channel")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from capture import panels
-from capture.commands import hearing
+from capture.commands import downloads, hearing
+from contracts.artifacts import RenderStored
 from contracts.guilds import GuildSettings
-from contracts.jetstream.connection import connect
+from contracts.jetstream.connection import Bus, connect
 from contracts.jetstream.directory import list_entries
 from contracts.jetstream.erase import delete_session
 from contracts.jetstream.guilds import change_guild
+from contracts.jetstream.keeping import withdraw
 from contracts.jetstream.objects import list_artifacts
+from contracts.jetstream.rendering import render
 from contracts.jetstream.streams import ensure_shared
 from contracts.presets import PRESETS, save_preset
 from contracts.recipes import Recipe
@@ -98,6 +102,9 @@ async def test_a_recording_is_downloaded_and_mixed_anew(server: LoopbackDiscord,
     await (await ada.types("/record download", format="MP3", **{"from": "soon"})).reads("no range")
     offered = await ada.completes("/record remix", "mute", "Ada, be", recording="Files")
     assert "Ada, Bela" in [choice["value"] for choice in offered]
+    offered = await ada.completes("/record remix", "gain", "Ada=+2, be", recording="Files")
+    assert [choice["value"] for choice in offered] == ["Ada=+2, be", "Ada=+2, Bela=+3", "Ada=+2, Bela=-3"]
+    assert await ada.completes("/record remix", "mute", 30 * "Ada," + " be", recording="Files") == []
     await (await ada.types("/record remix", mute="Bela", gain="ada=+3")).reads("Ada +3 dB, ~~Bela~~")
     clean = await ada.types("/record remix", preset="podcast", denoise=True, trim=True, format="FLAC")
     assert "long silences taken out" in await clean.reads("noise taken out")
@@ -120,6 +127,23 @@ async def test_a_recording_is_downloaded_and_mixed_anew(server: LoopbackDiscord,
     assert entry.mix == PRESETS["podcast"]
     recipes = [stored.artifact.recipe for stored in await list_artifacts(capture.bus, entry.session)]
     assert {recipe.format for recipe in recipes} == {"mp3", "flac", "wav", "opus"}
+
+
+@pytest.mark.usefixtures("capture")
+async def test_what_was_deleted_while_it_was_mixed_has_no_link(
+    server: LoopbackDiscord, monkeypatch: pytest.MonkeyPatch
+):
+    """The person is told that it is gone."""
+
+    async def render_and_delete(bus: Bus, session: str, *args: Any, **kwargs: Any) -> RenderStored:
+        stored = await render(bus, session, *args, **kwargs)
+        await withdraw(bus, session, by="somebody", grace_s=60)
+        return stored
+
+    monkeypatch.setattr(downloads, "render", render_and_delete)
+    ada = server.person(ADA.user_id)
+    await recorded(server, ada, "Short-lived")
+    await (await ada.types("/record remix", recording="Short-lived", mute="Bela")).reads("does not exist any more")
 
 
 async def test_a_clip_fits_or_is_a_link(server: LoopbackDiscord, capture: Recorder):
