@@ -43,7 +43,8 @@ class Front:
     def __init__(self, bus: Bus, bot: discord.Client, guilds: Guilds, settings: Settings) -> None:
         self._bot = bot
         self._desk = Desk(bus, bot, guilds, settings)
-        self._panels = Panels(self._desk, Visible())
+        self._visible = Visible()
+        self._panels = Panels(self._desk, self._visible)
         self._desk.changed = self._panels.look
         self._desk.revised = self._panels.revise
         self._auto = AutoRecord(bus, bot, guilds)
@@ -63,6 +64,10 @@ class Front:
         while not self._bot.is_ready():  # noqa: ASYNC110  # wait_until_ready raises before the login
             await asyncio.sleep(READY_POLL_S)
         await asyncio.gather(self._offer(), self._keep("panels", self._panels.run), self._keep("auto", self._auto.run))
+
+    async def end(self) -> None:
+        """Every recording ends: nothing shows any more that it runs."""
+        await self._visible.end()
 
     async def _keep(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
         """Begin anew whatever happens: recording does not depend on it."""

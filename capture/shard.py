@@ -113,7 +113,7 @@ class Shard:
         elif self._hands_over:
             await self.control.hand_over()
         else:
-            await self.control.close()
+            await asyncio.gather(self.control.close(), self._front.end())
 
     async def _close_bot(self) -> None:
         with contextlib.suppress(discord.DiscordException):

@@ -25,6 +25,8 @@ STATUS_CHARACTERS: Final = 100
 NICK_CHARACTERS: Final = 32
 GREETING_S: Final = 90.0  # then it is taken away: the panel stands
 UNHEARD_S: Final = 60.0  # unmuted for so long without a packet
+REMEMBERED_S: Final = 2 * 3600.0  # what is over; a status line is looked for in the hour after it
+END_S: Final = 3.0  # Discord may take longer: then the next process takes it back
 TROUBLE: Final = (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -34,13 +36,18 @@ class Visible:
     def __init__(self) -> None:
         self._channels: dict[str, int] = {}  # whose status line says so
         self._nicknames: dict[str, tuple[int, str | None]] = {}  # the server, and what it was there before
-        self._over: set[str] = set()
+        self._guilds: dict[str, discord.Guild] = {}
+        self._ending = False
+        self._over: dict[str, float] = {}  # since when, time.monotonic
         self._heard: dict[str, dict[str, float]] = {}  # since when somebody is unmuted and was not heard; 0: was
         self._asking: dict[tuple[int, str], asyncio.Task[None]] = {}  # by server and kind: one after the other
 
     def running(self, guild: discord.Guild, live: LiveSession, settings: GuildSettings, words: Words) -> None:
         """A session runs: its channel's status says so, also after a move."""
-        self._over.discard(live.session)
+        if self._ending:
+            return
+        self._over.pop(live.session, None)
+        self._guilds[live.session] = guild
         channel_id = int(live.channel_id) if settings.status_line else 0
         before = self._channels.get(live.session, 0)
         if before != channel_id:
@@ -63,9 +70,12 @@ class Visible:
             Where it was recorded at last; 0 = nobody knows.
         """
         self._heard.pop(session, None)
+        self._guilds.pop(session, None)
         if session in self._over:
             return
-        self._over.add(session)
+        now_s = time.monotonic()
+        self._over = {each: since_s for each, since_s in self._over.items() if now_s - since_s < REMEMBERED_S}
+        self._over[session] = now_s
         shown = self._channels.pop(session, channel_id)
         if shown not in self._channels.values():
             self._status(guild, shown, None)
@@ -74,6 +84,14 @@ class Visible:
         still = any(other == guild.id for other, _ in self._nicknames.values())
         if ours or (left != guild.me.nick and not still):
             self._ask(guild, "nickname", lambda: guild.me.edit(nick=plain))
+
+    async def end(self) -> None:
+        """Every recording ends with this process: nothing says any more that they run."""
+        self._ending = True
+        for session, guild in list(self._guilds.items()):
+            self.over(guild, session, channel_id=0)
+        if self._asking:
+            await asyncio.wait(self._asking.values(), timeout=END_S)
 
     async def greet(
         self, guild: discord.Guild, live: LiveSession, settings: GuildSettings, newcomers: list[str]

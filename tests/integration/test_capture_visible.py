@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from capture import panels, telling
 from capture.notice import notice, tone
-from capture.visible import plain_nickname
+from capture.visible import Visible, plain_nickname
 from contracts.events import NoticeSpoken
 from contracts.guilds import GuildSettings
 from contracts.jetstream.connection import connect
@@ -84,11 +86,42 @@ async def test_recording_is_heard_seen_and_told(
     assert spoken.language == "de"
 
 
+async def test_a_process_that_ends_takes_back_what_it_shows(
+    server: LoopbackDiscord, nats_server: EmbeddedServer, tmp_path: Path
+):
+    """Its recordings end with it: status line and nickname are as before when it is gone."""
+    bus = await connect(nats_server.url, name="test")
+    await ensure_shared(bus)
+    await change_guild(bus, str(GUILD), lambda _: GuildSettings(guild_id=str(GUILD), nickname=True))
+    await bus.close()
+    async with recorder(server, nats_url=nats_server.url, data=tmp_path / "data") as each:
+        await each.start()
+        await eventually(lambda: server.rest.voice_statuses.get(str(CHANNEL)) == "● Recording")
+        await eventually(lambda: server.room.bot_nick == "[REC] Retold")
+    assert server.rest.voice_statuses.get(str(CHANNEL)) is None
+    assert server.room.bot_nick is None
+
+
+def test_what_is_over_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch):
+    """Of a year of recordings, those of the last hours."""
+    me = SimpleNamespace(nick=None, name="Retold", global_name=None)
+    visible, guild = Visible(), SimpleNamespace(id=GUILD, me=me, get_channel=lambda _: None)
+    for hour in range(100):
+        monkeypatch.setattr(time, "monotonic", lambda hour=hour: hour * 3600.0)
+        visible.over(guild, f"{hour:016}", channel_id=0)
+    assert len(visible._over) <= 3
+
+
 async def test_what_a_process_that_ended_had_shown_is_taken_back_by_the_next(
     server: LoopbackDiscord, nats_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It ended with the recording, and could not say so."""
+    """It could not say so: it was killed, or Discord did not let it."""
+
+    async def say_nothing(_: Visible) -> None:
+        pass
+
     monkeypatch.setattr(panels, "EDIT_EVERY_S", 0.3)
+    monkeypatch.setattr(Visible, "end", say_nothing)
     bus = await connect(nats_server.url, name="test")
     await ensure_shared(bus)
     await change_guild(bus, str(GUILD), lambda _: GuildSettings(guild_id=str(GUILD), nickname=True))
