@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -96,7 +97,12 @@ async def test_its_health_check_ends_it_when_there_is_room(
 
     async def health() -> int:
         process = await asyncio.create_subprocess_exec("/usr/bin/env", "-i", *_pairs(environ), "sh", str(HEALTH))
-        return await process.wait()
+        try:
+            async with asyncio.timeout(ENDS_S):  # as Docker has one, too
+                return await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
 
     assert await health() == 0
     async with Monitor(running.monitor_url) as monitor:
