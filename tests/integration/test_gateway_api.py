@@ -228,7 +228,7 @@ async def test_too_many_jobs_of_a_session_wait_their_turn(gateway: RunningGatewa
     """The fifth at once is a 429 with Retry-After; another session's is not."""
     session, other = await gateway.session(), await gateway.session()
     answers = [
-        await api.post(f"/sessions/{session}/renders", json={"format": "mp3", "bitrate_kbps": 64 + number})
+        await api.post(f"/sessions/{session}/renders", json={"format": "mp3", "vbr_quality": number})
         for number in range(5)
     ]
     assert [answer.status_code for answer in answers] == [202] * 4 + [429]
