@@ -74,11 +74,23 @@ def test_steps_are_turned_down_along_lines():
     assert np.array_equal(samples[13 * STEP_TICKS :], LOUD[13 * STEP_TICKS :])
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 300])
+def test_a_gated_mean_leaves_out_what_is_quiet_twice(count: int):
+    """By numpy: those above a tenth of the mean, and of these again."""
+    powers = np.random.default_rng(count).random(count) ** 8
+    heard = powers
+    for _ in range(2):
+        heard = heard[heard > heard.mean() / 10] if len(heard) else heard
+    found = kernel().gated_mean(powers.ctypes.data, count, 0.1, 2)
+    assert found == pytest.approx(heard.mean() if count else 0)
+
+
 def all_of_it(library: ctypes.CDLL) -> bytes:
     """What a library makes of some speech, by all of its loops but the decoder's."""
     powers, total = np.empty(10), np.full_like(LOUD, 0.1)
     near, far = np.linspace(-0.3, 0.2, 9), np.linspace(0.1, -0.4, 41)
     library.hop_powers(LOUD.ctypes.data, 10, 1.6, near.ctypes.data, far.ctypes.data, powers.ctypes.data)
+    mean = library.gated_mean(powers.ctypes.data, 10, 0.1, 2)
     library.add(LOUD.ctypes.data, total.ctypes.data, FRAME_TICKS, 0.3, 1e-5)
     flat = np.concatenate((np.zeros(TAPS - 1, dtype=np.float32), total[:, 0]))
     peaks = np.empty(FRAME_STEPS, dtype=np.float32)
@@ -88,7 +100,7 @@ def all_of_it(library: ctypes.CDLL) -> bytes:
     short, deep = np.empty(FRAME_TICKS, dtype=np.int16), np.empty(FRAME_TICKS, dtype=np.int32)
     library.to_int16(total.ctypes.data, short.ctypes.data, FRAME_TICKS)
     library.to_int24(total.ctypes.data, deep.ctypes.data, FRAME_TICKS)
-    return b"".join(each.tobytes() for each in (powers, total, peaks, np.array(most), short, deep))
+    return b"".join(each.tobytes() for each in (powers, np.array(mean), total, peaks, np.array(most), short, deep))
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
